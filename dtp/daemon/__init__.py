@@ -1,1 +1,1 @@
-"""dtpd: TOML in, relays out. Policies decide, the server acts."""
+"""dtpd: reads a TOML file and runs relays. Policies decide, and the server acts on their decisions."""

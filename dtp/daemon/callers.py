@@ -1,4 +1,4 @@
-"""Who is here: connections that were let in, each with its caller; and how they are told to go."""
+"""The connections that were admitted, each with its caller, and how they are told to leave."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger("dtpd")
 
 
 def caller_of(connection: Connection) -> Caller:
-    """Return who a connection is from."""
+    """Return the caller of a connection."""
     return Caller(connection.peer, connection.peer.sui_address, connection.source)
 
 
 def describe_caller(connection: Connection, caller: Caller) -> dict[str, Any]:
-    """Return who has come by a connection and what is open on it, as JSON has it."""
+    """Return the caller of a connection and what is open on it, as JSON values."""
     stats = connection.stats
     return {
         "peer": str(caller.peer),
@@ -35,11 +35,11 @@ def describe_caller(connection: Connection, caller: Caller) -> dict[str, Any]:
 
 
 class Callers:
-    """Iterable over the connections."""
+    """The admitted connections. Iterating yields them."""
 
     def __init__(self) -> None:
         self._here: dict[Connection, Caller] = {}
-        #: Of them those that are told to open no more streams.
+        #: Those that were told to open no more streams.
         self._going: dict[Connection, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
@@ -53,11 +53,11 @@ class Callers:
         return list(self._here.items())
 
     def add(self, connection: Connection, caller: Caller) -> None:
-        """Know a connection that was let in, and whose it is."""
+        """Add a connection that was admitted, and its caller."""
         self._here[connection] = caller
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection that is over."""
+        """Remove a connection that is over."""
         del self._here[connection]
         self._going.pop(connection, None)
 
@@ -66,16 +66,16 @@ class Callers:
         return connection in self._going
 
     def let_go(self, connection: Connection) -> None:
-        """Tell one to open no more streams; those that are open go on. Idempotent."""
+        """Tell a connection to open no more streams; open ones go on. Idempotent."""
         if connection not in self._going:
             self._going[connection] = start_task(connection.go_away(), name="dtpd-go-away")
 
     async def go_away(self) -> None:
-        """Tell the same to all, once each has heard it."""
+        """Tell all connections to open no more streams; return once each has been told."""
         await asyncio.gather(*(each.go_away() for each in self if not each.closed))
 
     def send_away(self, connection: Connection, refusal: Refuse) -> None:
-        """End a connection now, and say in the log why. It may also be one that isn't here, such as a node's."""
+        """Abort a connection and log why. It may also be one that isn't listed here, such as another node's."""
         caller = self._here.get(connection) or caller_of(connection)
         service, who, why = connection.service, logs.of_caller(caller), refusal.reason
         log.info(
@@ -86,11 +86,11 @@ class Callers:
         connection.abort(refusal.code, why, detail=refusal.detail)
 
     async def close(self) -> None:
-        """Close all connections, once what was served may have been paid."""
+        """Close all connections, after waiting for payments for what was served."""
         await asyncio.gather(*(one.close(CloseCode.SHUTDOWN) for one in self))
 
     def describe(self, held: Mapping[Connection, int]) -> list[dict[str, Any]]:
-        """Return who is here, with the bytes that are held for each, as JSON has it."""
+        """Return the callers and the bytes held for each, as JSON values."""
         return [
             {**describe_caller(*each), "held": held.get(each[0], 0), "going": self.is_going(each[0])}
             for each in self.items()

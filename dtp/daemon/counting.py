@@ -1,5 +1,5 @@
-"""What a daemon has counted of its callers, and whom it keeps out: over reloads, upgrades, and with others that share
-the state, or are workers of the same daemon."""
+"""What a daemon has counted for its callers, and whom it bans. Both survive reloads and upgrades, and may be shared
+with other daemons or with workers of the same daemon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dtp.identity import PeerId
 
 
 class Counting:
-    """Policies and bans, and the store by which others know of them."""
+    """The policies and bans of a daemon, and the store through which they are shared."""
 
     def __init__(
         self,
@@ -35,18 +35,19 @@ class Counting:
         make_store: state.MakeStore,
         patience: Patience,
     ) -> None:
-        """`config` is the first one: what is gone by here takes a restart to change. `on_bans` is called when others
-        may have to go. The rest is as of `Daemon`."""
+        """`config` is the first configuration: what is read from it here can only be changed by a restart.
+        `on_bans` is called when bans have changed and callers may have to leave. The other arguments are those of
+        `Daemon`."""
         self._config, self._identity, self._team = config, identity, team
         self._on_bans, self._clock, self._make_store, self._patience = on_bans, clock, make_store, patience
         self.policies = Policies(None if team is None else team.table, find_login)
         self.bans = Bans()
         self._sharing: CountSharing | None = None
-        #: What those who share the state are to be told yet.
+        #: Counts and bans of the previous process that those who share the state haven't been told yet.
         self._inherited = Inherited({}, {}, patience.again)
 
     async def start(self, counted: Counted) -> None:
-        """Open the store, and go on with what the process before has counted. Raises `StateError`."""
+        """Open the store, and continue from what the previous process had counted. Raise `StateError`."""
         if self._team is None:
             await take_over_bans(self._config, self._identity)
         self._sharing = self._make_sharing()
@@ -61,7 +62,7 @@ class Counting:
             self._inherited = Inherited(counted.used, bans, self._patience.again)
 
     def _make_sharing(self) -> CountSharing | None:
-        """Return what tells others of what is counted here."""
+        """Return what shares the counts with others, or None where nobody shares them."""
         shared, every = self._config.state is not None, self._patience.exchange
         rates = self.policies.iter_rates if shared else tuple
         make = partial(CountSharing, quotas=self.policies.iter_quotas, rates=rates, clock=self._clock)
@@ -73,12 +74,12 @@ class Counting:
         return make(store, every=every, on_bans=self.set_bans)
 
     async def take_over(self) -> None:
-        """Tell those who share the state what the process before had counted, which has given way."""
+        """Report what the previous process had counted, which has stopped, to those who share the state."""
         if self._sharing is not None:
             await self._sharing.take_over(self._inherited, self.bans.mark_shared)
 
     def export_counts(self) -> Counted:
-        """Return what was counted, for the process that takes the place of this one and may keep bans elsewhere."""
+        """Return the counts for the process that replaces this one, which may keep its bans elsewhere."""
         shared, now = self._config.state is not None, self._clock()
         return Counted(
             bans=self.bans.known,
@@ -88,26 +89,27 @@ class Counting:
         )
 
     async def ban(self, caller: str, until: float) -> None:
-        """Keep an identity or Sui address out until then, and have others told. Raises as `Daemon.ban`."""
+        """Ban an identity or Sui address until then, and report it to those who share the state. Raise as
+        `Daemon.ban`."""
         self.bans.set_ban(caller, until)
         self._on_bans()
         if self._sharing is not None:
             await self._sharing.ban(self._inherited, caller, until, self.bans.mark_shared)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
-        """Take over all bans that there are, as those who share the state know them."""
+        """Replace all bans by these, which are those that the shared state has."""
         if self.bans.replace_shared(bans):
             self._on_bans()
 
     def get_status(self) -> dict[str, Any]:
-        """Return who is kept out, and how the state stands where it is shared."""
+        """Return who is banned and, where the state is shared, whether it can be reached."""
         status: dict[str, Any] = {"bans": self.bans.get_status(self._clock().unix)}
         if self._sharing is not None and self._config.state is not None:
             status |= self._sharing.watched.get_status()
         return status
 
     async def close(self) -> None:
-        """Tell what was counted last, and nothing more. Idempotent."""
+        """Report the last counts and stop sharing. Idempotent."""
         self._inherited.close()
         if self._sharing is not None:
             await self._sharing.close()

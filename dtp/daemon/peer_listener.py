@@ -1,4 +1,4 @@
-"""Where peers come in."""
+"""The listener for peers of a daemon."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from dtp.net.listener import Listener
 
 
 class PeerListener:
-    """A listener, once there is a place to listen at, and where each setting of `listen` is."""
+    """A listener, which is made with its first address, and the addresses that each `listen` setting was bound
+    to."""
 
     def __init__(self, make: Callable[[], Awaitable[Listener]], handover: Handover) -> None:
-        """`make` makes the listener, without a place; `handover` is for carriers that belong to other processes."""
+        """`make` makes the listener, without an address; `handover` takes carriers that belong to other
+        processes."""
         self.listener: Listener | None = None
         self._make, self.handover = make, handover
-        #: Settings of `listen` -> where that is.
+        #: Each `listen` setting, and the URLs it was bound to.
         self._bound: dict[str, list[str]] = {}
 
     async def listen_at(self, urls: Sequence[str], adopted: Adopted) -> Listener:
-        """Listen at those of `urls` where it doesn't yet. Raises `ListenError`; some may have been added then."""
+        """Listen at those of `urls` that aren't bound yet. Raise `ListenError`, after which some may have been
+        bound."""
         if self.listener is None:
             self.listener = self.handover.listener = await self._make()
         for url in urls:
@@ -38,7 +41,7 @@ class PeerListener:
         return self.listener
 
     async def keep_places(self, urls: Sequence[str]) -> None:
-        """Listen no more where `urls` don't say so."""
+        """Stop listening at all but `urls`."""
         for url in [url for url in self._bound if url not in urls]:
             assert self.listener is not None
             for bound in self._bound.pop(url):
@@ -46,17 +49,17 @@ class PeerListener:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where peers come in."""
+        """The addresses at which peers can connect."""
         return [] if self.listener is None else self.listener.addresses
 
     @property
     def half_open(self) -> int:
-        """How many carriers have come whose handshake isn't over."""
+        """The number of carriers whose handshake isn't over."""
         return 0 if self.listener is None else len(self.listener.half_open)
 
     @property
     def sockets(self) -> dict[str, list[socket]]:
-        """What it listens on, by the setting; still its own."""
+        """The listening sockets by setting. They stay owned by the listener."""
         found: dict[str, list[socket]] = {}
         for one in [] if self.listener is None else self.listener.socket_listeners:
             url = next(url for url, bound in self._bound.items() if one.urls[0] in bound)
@@ -64,11 +67,11 @@ class PeerListener:
         return found
 
     def has_connection(self, connection_id: bytes) -> bool:
-        """Return whether a connection that came from a peer is here, open or waiting to be resumed."""
+        """Return True if a connection opened by a peer is here, whether open or waiting to be resumed."""
         return self.listener is not None and self.listener.has_connection(connection_id)
 
     async def hand_over(self) -> None:
-        """Listen no more, and leave the places as they are: another process has copies of the sockets."""
+        """Stop listening without removing the sockets' files: another process has copies of the sockets."""
         if self.listener is not None:
             for one in self.listener.socket_listeners:
                 one.keep_place()
@@ -76,6 +79,6 @@ class PeerListener:
                 await self.listener.remove(url)
 
     async def close(self) -> None:
-        """Listen no more, and end what has come in."""
+        """Stop listening, and close the connections that were accepted."""
         if self.listener is not None:
             await self.listener.close()

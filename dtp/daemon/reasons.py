@@ -1,4 +1,4 @@
-"""Why the daemon refused or ended something: one table for all the languages in which callers are told."""
+"""Why the daemon refused or ended something: one table for every protocol in which callers are told."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as codes of JSON-RPC and gRPC.
+    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, and as JSON-RPC and gRPC codes.
 
-    `retry`: seconds after which it may be tried again, where that is said.
+    `retry` is the number of seconds after which a client may try again, where one is given.
     """
 
     words: str
@@ -47,8 +47,8 @@ class Telling:
     retry: int | None = None
 
 
-#: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification. gRPC's are
-#: 1 cancelled, 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 13 internal, 14 unavailable, 16
+#: -32005 is "limit exceeded" (EIP-1474); -32601 and -32600 come from the JSON-RPC specification. In gRPC 1 is
+#: cancelled, 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 13 internal, 14 unavailable and 16
 #: unauthenticated.
 TELLINGS: dict[Reason, Telling] = {
     Reason.CLIENT_GONE: Telling("the client broke off", CloseCode.NORMAL, 499, -32603, 1),
@@ -75,12 +75,12 @@ TELLINGS: dict[Reason, Telling] = {
 }
 
 
-#: Why nobody comes in with a channel where nothing costs: no meter would be begun.
+#: The refusal of a connection with a payment channel to a free service: nothing would be metered.
 FREE = "the service is free: come without a channel"
 
 
 def words(code: int) -> str:
-    """Return a stream's error code in words; the number for one that no daemon uses."""
+    """Return the words for a stream's error code, or the number itself where no daemon uses it."""
     try:
         return TELLINGS[Reason(code)].words
     except ValueError:

@@ -1,5 +1,5 @@
-"""What becomes of the connections that peers open: each stream goes to the service that is asked for, and who may be
-here no longer has to go."""
+"""Connections from peers after they were admitted: each stream goes to the service that was asked for, and callers
+who are no longer allowed are disconnected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwis
 
 
 class Reception:
-    """Serves the connections that were let in, until they end or are sent away."""
+    """Serves admitted connections until they end or are disconnected."""
 
     def __init__(
         self,
@@ -36,14 +36,15 @@ class Reception:
         no_room: Callable[[], Denial | None],
         is_draining: Callable[[], bool],
     ) -> None:
-        """`no_room` says why no more streams can be taken up now, if so; `is_draining`, whether no new ones are."""
+        """`no_room` returns why no more streams can be accepted now, or None. `is_draining` returns True once the
+        daemon accepts nothing new."""
         self.callers = Callers()
         self.door = door
         self._services, self._side, self._member = services, side, member
         self._no_room, self._is_draining = no_room, is_draining
 
     def send_unwelcome_away(self) -> None:
-        """End what is open of those who may be here no more, since rules, prices or bans have changed."""
+        """Disconnect callers who are no longer allowed, since rules, prices or bans have changed."""
         for connection, caller in self.callers.items():
             if connection.closed:
                 continue
@@ -57,19 +58,19 @@ class Reception:
                 self.callers.send_away(link.connection, refuse(BANNED))
 
     def _why_unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
-        """Return why somebody who was admitted may not be here any more; None where they may."""
+        """Return why an admitted caller is no longer allowed; None where it still is."""
         if self._side.is_closing(connection):
             return None
         if (ban := self.door.ban_of(caller)) is not None:
             return ban
         exposed = self._services.find_service(connection.service)
         if exposed is not None and exposed.config.price is not None and connection.admission is None:
-            return _PRICED  # it comes again, with a channel
+            return _PRICED  # its client connects again with a payment channel
         return None
 
     def _let_go_if_sold_otherwise(self, connection: Connection) -> None:
-        """Take no new streams of a connection that is metered otherwise than its service is sold by now: its caller
-        comes again for others."""
+        """Accept no new streams of a connection that is metered differently from how its service is sold now. Its
+        caller opens a new connection for those."""
         exposed, seller = self._services.find_service(connection.service), self._side.seller
         if exposed is None or seller is None or self._is_free(connection):
             return
@@ -77,7 +78,8 @@ class Reception:
             self.callers.let_go(connection)
 
     async def check_accounts(self) -> None:
-        """Send away who may be here no longer, now that the chain was asked again, also from what is open."""
+        """Disconnect callers whom the chain, which has just been queried, no longer allows. Their open streams end,
+        too."""
         for connection, caller in self.callers.items():
             exposed = self._services.find_service(connection.service)
             if exposed is None or not exposed.config.on_chain:
@@ -87,18 +89,19 @@ class Reception:
                 self.callers.send_away(connection, refusal)
 
     def find_successor(self, connection: Connection) -> Exposed | None:
-        """Return what serves the streams of a connection now; None where it has to come again for others."""
+        """Return what serves the streams of a connection now; None where it accepts no more, so that the caller has
+        to connect again."""
         return None if self.callers.is_going(connection) else self._services.find_service(connection.service)
 
     def shed_connection(self, connection: Connection, size: int) -> None:
-        """End a connection that holds so many bytes: the memory is needed."""
+        """End a connection for which `size` bytes are held, to free memory."""
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
         self.callers.send_away(connection, Refuse(CloseCode.LIMIT, why))
 
     async def serve_connection(self, connection: Connection) -> None:
-        """Serve the streams of a connection: each by the rules that hold when it is opened."""
+        """Serve the streams of a connection, each by the rules in force when it is opened."""
         caller = caller_of(connection)
-        # It was admitted, which may be a while ago.
+        # It was admitted earlier, and rules may have changed since.
         if (denial := self._why_unwelcome(connection, caller)) is not None:
             self.door.note_denial(caller, connection.service, denial)
             refusal = refuse(denial)
@@ -115,11 +118,11 @@ class Reception:
                 return
             if not await self.is_paid(connection, caller):
                 return
-            self._let_go_if_sold_otherwise(connection)  # by a reload, since it was admitted
+            self._let_go_if_sold_otherwise(connection)  # a reload may have changed that since it was admitted
             if self._is_free(connection):
                 connection.take_streams(partial(self._on_stream, connection, caller))
                 await connection.wait_closed()
-            else:  # the next stream waits until enough is paid
+            else:  # the next stream is accepted once enough is paid
                 async for stream in connection:
                     self._on_stream(connection, caller, stream)
         finally:
@@ -127,7 +130,8 @@ class Reception:
             self._services.absent.remove_connection(connection)
 
     def _on_peer_away(self, connection: Connection) -> None:
-        """Let sessions finish whose peer, a daemon, is about to end: it can't tell its programs."""
+        """Let the sessions of a peer finish that is about to shut down: being a daemon, it can't tell its own
+        programs."""
         for session in [one for one in self._services.list_sessions() if one.stream.connection is connection]:
             session.finish(Ending(LAST_REQUEST))
 
@@ -143,11 +147,11 @@ class Reception:
             exposed.take_stream(connection, caller, stream)
 
     def _is_free(self, connection: Connection) -> bool:
-        """True if nothing is metered, so that nothing has to be paid before a stream is served."""
+        """True if the connection isn't metered, so that streams are served without being paid first."""
         return connection.admission is None or self._side.seller is None
 
     async def is_paid(self, connection: Connection, caller: Caller) -> bool:
-        """Meter it, if it came to be paid for; return whether it may go on."""
+        """Start metering a connection that came with a payment channel; return True if it may go on."""
         seller = self._side.seller
         if seller is None or self._is_free(connection):
             return True

@@ -1,4 +1,5 @@
-"""The daemon: one identity, the services it exposes and the sockets it forwards; started, reloaded, drained."""
+"""The daemon: one identity, the services that it exposes and the sockets that it forwards. It can be started,
+reloaded and drained."""
 
 from __future__ import annotations
 
@@ -57,16 +58,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
-#: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
+#: Where the limits differ from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it
+#: needs more streams; and a peer that has vanished is noticed within 5 s, since programs are waiting for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
-#: What `[everywhere]` is where it isn't in the file.
+#: The value of `[everywhere]` where the file has no such table.
 _NO_RULES = ServiceRules(access=AccessRule(everyone=True))
 _NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
 
 
 class Daemon:
-    """All of `dtpd` but its process: no signals, no files, no control socket."""
+    """Everything that `dtpd` does, except what concerns its process: signals, files and the control socket."""
 
     def __init__(
         self,
@@ -84,11 +85,12 @@ class Daemon:
         make_store: state.MakeStore = state.make,
         patience: Patience = PATIENCE,
     ) -> None:
-        """`gate` decides about services with `on_chain`, by default the host of `config.chain`. `client` is used for
-        that network. With `team` it is one of several workers. `network` is the private one of its node.
+        """`gate` decides about callers of services with `on_chain`; by default that is the host object of
+        `config.chain`. `client` is used to reach its network. With `team`, this daemon is one of several workers.
+        `network` is the private network of its node.
 
-        `clock` says what time it is for rules and bans; `dialer` reaches backends; `make_store` makes the store of
-        `config.state`."""
+        `clock` gives the time for rules and bans, `dialer` connects to backends, and `make_store` makes the store
+        of `config.state`."""
         self.config = config
         self.identity = identity
         self.began = clock().steady
@@ -97,12 +99,12 @@ class Daemon:
         limits = replace(limits, padding=config.padding, resume=config.resume_timeout)
         self._clock = clock
         self._is_first = team is None or not team.number
-        #: What it does on chain.
+        #: What the daemon does on the chain.
         self.side = ChainSide(config, identity, limits, psk, gate=gate, client=client, alone=self._is_first)
-        #: Called when another process has taken the place of this one, which then takes nothing new.
+        #: Called when another process has taken this one's place. This one then accepts nothing new.
         self.on_fenced: Callable[[], object] | None = None
         self._fenced: asyncio.Task[bool] | None = None
-        #: Those before this one that still have connections, and how carriers find them, and other workers.
+        #: Previous processes that still have connections, by which carriers and other workers find them.
         self.replaced = ReplacedProcesses()
         self._member = member_of(config, identity, limits, network)
         quiet = patience.links if self._member.is_node else 0.0
@@ -171,22 +173,22 @@ class Daemon:
     async def start(
         self, adopted: Mapping[str, Sequence[socket]] | None = None, counted: Counted = NOTHING
     ) -> None:
-        """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration;
-        `counted` is of the process that this one replaces.
+        """Start listening and connecting. `adopted` are sockets that are already listening, by the address or URL
+        in the configuration; `counted` are the counts of the process that this one replaces.
 
-        Raises `ListenError` when a place can't be had, `ChainError` when the host's rules can't be read,
-        `StateError` when the state can't be opened; then nothing is left open.
+        Raise `ListenError` when an address can't be bound, `ChainError` when the host's rules can't be read, and
+        `StateError` when the state can't be opened. Nothing is left open then.
         """
         adopted = adopted or {}
         try:
-            # The beacon tells of the room that peers take: programs here turn no caller away.
+            # The beacon reports the load by peers' streams: local programs turn no caller away.
             await self.side.start(lambda: self.services.active / self.room.most, self._on_fenced)
             self._bound_memory(self.config)
             self.governor.start()
             self._looking.start()
             await self.counting.start(counted)
             self.services.tell_spans(self.config.telemetry, self.identity.id)
-            # Nobody comes before the host has said the prices.
+            # No caller is accepted before the host object has the prices.
             await self.side.offer_services(self.config.expose)
             await self._apply_config(self.config, adopted)
             await self.side.announce_daemon(self.listener)
@@ -196,20 +198,20 @@ class Daemon:
             raise
 
     async def take_over(self) -> None:
-        """Tell those who share the state what the process before had counted, which has given way."""
+        """Report what the previous process had counted, which has stopped, to those who share the state."""
         await self.counting.take_over()
 
     def export_counts(self) -> Counted:
-        """Return what was counted, for the process that takes the place of this one and may keep bans elsewhere."""
+        """Return the counts for the process that replaces this one, which may keep its bans elsewhere."""
         return self.counting.export_counts()
 
     # ---- changing -----------------------------------------------------------------------------------------
 
     async def reload(self, config: Config, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
-        """Go on by `config`. What it doesn't change isn't touched; no stream is lost. `adopted`: as for `start`.
+        """Apply `config`. What it doesn't change is left alone, and no stream is lost. `adopted` is as for `start`.
 
-        Raises `CantReload`, or `ListenError` for a place that can't be had: then the old configuration is still in
-        force.
+        Raise `CantReload`, or `ListenError` when an address can't be bound. The old configuration is still in force
+        then.
         """
         refuse_what_takes_a_restart(self.config, config)
         async with self._changing:
@@ -218,8 +220,8 @@ class Daemon:
         self.reloads += 1
 
     async def _apply_config(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
-        """Go by `config`. What can fail comes first, so that a failure leaves things as they were; what is on
-        chain, last of it."""
+        """Apply `config`. Steps that can fail come first, so that a failure changes nothing; what is on the chain
+        comes last."""
         new_forwards = await self.forwards.listen_locally(config, adopted)
         try:
             self.services.kept.open_stores(config)
@@ -245,19 +247,19 @@ class Daemon:
         replaced = self.services.apply_config(config, everywhere)
         self.reception.send_unwelcome_away()
         for known in replaced:
-            if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
+            if known.config.kind not in ("tcp", "udp"):  # requests still to come follow the new rules
                 known.ledger.finish_sessions(Ending(LAST_REQUEST, self.reception.find_successor))
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
     def _why_shut(self) -> Denial | None:
-        """Return why nobody is let in now."""
+        """Return why nobody is admitted now; None where callers are."""
         if self.draining:
             return Denial("drain", Reason.DRAINING, "the daemon is about to end")
         return _NO_MEMORY if self.governor.full else None
 
     def _no_room(self) -> Denial | None:
-        """Return why no more streams can be taken up now; None where they can."""
+        """Return why no more streams can be accepted now; None where they can."""
         if self.governor.full:
             return _NO_MEMORY
         if not self.room.take():
@@ -273,7 +275,7 @@ class Daemon:
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _measure_held(self) -> dict[Connection, int]:
-        """Return what is held for each connection, from here or to elsewhere, bytes."""
+        """Return the bytes held for each connection, in either direction."""
         links = [each.connection for each in self._member.links]
         connections = (*self.callers, *self.forwards.pools.connections, *links)
         return memory.measure_held(connections, self._list_sessions())
@@ -284,21 +286,21 @@ class Daemon:
     # ---- bans ---------------------------------------------------------------------------------------------
 
     async def ban(self, caller: str, until: float) -> None:
-        """Keep an identity or Sui address out until then (Unix time), here and at daemons that share the state.
+        """Ban an identity or Sui address until then (Unix time), here and at daemons that share the state.
 
-        Its connections end at once. A time that has passed lets it in again. Raises `StateError`: then it holds here
-        alone, until the state can be told.
+        Its connections end at once. A time in the past lifts the ban. Raise `StateError` when the state can't be
+        reached: the ban then holds at this daemon only, until the state is told.
         """
         await self.counting.ban(caller, until)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
-        """Take over all bans that there are, as those who share the state know them."""
+        """Replace all bans by these, which are those that the shared state has."""
         self.counting.set_bans(bans)
 
     # ---- the chain ----------------------------------------------------------------------------------------
 
     def _on_fenced(self) -> None:
-        """Take nothing new and finish what is open: another process serves in this one's place."""
+        """Accept nothing new and finish what is open: another process serves in place of this one."""
         self.draining = True
         self._fenced = start_task(self.drain(self.config.drain), name="dtpd-fenced")
         if self.on_fenced is not None:
@@ -307,9 +309,9 @@ class Daemon:
     # ---- the end ------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> bool:
-        """Take nothing new, let what is open finish for `grace` seconds; True when all of it did."""
+        """Accept nothing new, and let what is open finish for `grace` seconds. Return True if all of it did."""
         self.draining = True
-        # The chain takes its time, and those who come meanwhile find nobody listening, and dial another endpoint.
+        # The chain is slow. Callers who come meanwhile find nobody listening, and dial another endpoint.
         leaving = start_task(self.side.withdraw_endpoint(), name="dtpd-leave")
         self.services.kept.stop_producing()
         await self.forwards.stop_listening()
@@ -334,19 +336,20 @@ class Daemon:
 
     @property
     def sockets(self) -> dict[str, list[socket]]:
-        """What it listens on, by the setting; still its own. For handing copies to the process that takes over."""
+        """The listening sockets by setting, which stay owned by the daemon. Copies go to the process that takes
+        over."""
         return {**self.forwards.sockets, **self.peers.sockets}
 
     async def has_connection(self, connection_id: bytes) -> bool:
-        """Return whether a connection that came from a peer is here, open or waiting to be resumed."""
+        """Return True if a connection opened by a peer is here, whether open or waiting to be resumed."""
         return self.peers.has_connection(connection_id)
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """Take a carrier that came to the process after this one, for a connection that is here."""
+        """Take a carrier that arrived at the next process, but belongs to a connection that is here."""
         self.peers.handover.take_carrier(fields, descriptors)
 
     async def hand_over(self) -> None:
-        """Take nothing new, and leave the places as they are: another process has copies of the sockets."""
+        """Accept nothing new without removing the sockets' files: another process has copies of the sockets."""
         self.draining = True
         self.services.absent.keep_all()
         self.services.kept.stop_producing()
@@ -356,7 +359,7 @@ class Daemon:
         await self.forwards.hand_over()
 
     async def close(self) -> None:
-        """End now: all streams break off with a reason. Idempotent."""
+        """Close at once: all streams are reset with a reason. Idempotent."""
         self.draining = True
         await self.governor.close()
         await self._looking.stop()
@@ -378,49 +381,49 @@ class Daemon:
         await self.side.close()
         Dropped.tell_all()
 
-    # ---- how it stands ------------------------------------------------------------------------------------
+    # ---- status --------------------------------------------------------------------------------------------
 
     @property
     def addresses(self) -> list[Address]:
-        """Where peers come in."""
+        """The addresses at which peers can connect."""
         return self.peers.addresses
 
     @property
     def listener(self) -> Listener | None:
-        """What listens for peers; None without a place for them."""
+        """The listener for peers; None where the daemon listens at no address."""
         return self.peers.listener
 
     @property
     def exposed(self) -> Mapping[str, Exposed]:
-        """What is exposed, by the services' names."""
+        """The exposed services by name."""
         return self.services.by_name
 
     @property
     def forwarded(self) -> Mapping[str, Forwarded]:
-        """What is forwarded, by place."""
+        """The forwards by the place at which they listen."""
         return self.forwards.by_place
 
     @property
     def callers(self) -> Callers:
-        """Who is here."""
+        """The admitted connections and their callers."""
         return self.reception.callers
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Do nothing: `get_status` always says how things are now."""
+        """Do nothing: `get_status` always returns the current state."""
 
     @property
     def open_streams(self) -> int:
-        """Streams that are open now, also those of what a reload has replaced."""
+        """The number of open streams, including those of parts that a reload has replaced."""
         return sum(len(part.ledger.open) for part in self.list_parts())
 
     def list_parts(self) -> list[Exposed | Forwarded]:
-        """Return what serves and forwards, and what a reload has replaced and still has streams."""
+        """Return services and forwards, including those that a reload has replaced and that still have streams."""
         return [*self.services.list_parts(), *self.forwards.list_parts()]
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
-        """Return how everything stands, as JSON has it. Bytes are those of users, times seconds.
+        """Return the status as JSON values. Bytes are users' data, times are in seconds.
 
-        `callers`: and who is there, which takes 0.1 ms for each of them.
+        `callers`: include the list of callers, which takes 0.1 ms for each.
         """
         now = asyncio.get_running_loop().time()
         return {

@@ -1,5 +1,5 @@
-"""What a daemon serves: the services that it exposes, the places that it forwards, and of both what a reload has
-replaced and still has streams."""
+"""What a daemon serves: the services that it exposes and the places that it forwards, including those that a reload
+has replaced and that still have streams."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dtp.net.connection import Connection
 if TYPE_CHECKING:
     from dtp.daemon.observing.telemetry import Spans
 
-#: Sockets that listen already, by the place or URL in the configuration.
+#: Sockets that are already listening, by the address or URL in the configuration.
 Adopted = Mapping[str, Sequence[socket]]
 
 
 class ExposedServices:
-    """Services by their names, with what they answer from."""
+    """The exposed services by name, and the stores that they answer from."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class ExposedServices:
         charge_of: Callable[[Expose], Callable[[Connection, int], Awaitable[str]] | None],
         patience: float,
     ) -> None:
-        """`charge_of` gives what has requests paid; `patience` is that of `Absent`."""
+        """`charge_of` returns what gets requests of a service paid; `patience` is that of `Absent`."""
         self.by_name: dict[str, Exposed] = {}
         self.absent = Absent(lambda: (each.ledger for each in self.list_parts()), patience)
         self._make, self.kept, self._policies, self._charge_of = make, kept, policies, charge_of
@@ -46,33 +46,33 @@ class ExposedServices:
         self._spans: Spans | None = None
 
     def find_service(self, name: str) -> Exposed | None:
-        """Return what serves a service now."""
+        """Return the service of that name as it is served now, or None."""
         return self.by_name.get(name)
 
     def list_parts(self) -> list[Exposed]:
-        """Return those that serve, and those of before that still have streams."""
+        """Return all services, including replaced ones that still have streams."""
         self._replaced = [each for each in self._replaced if each.ledger.open or each.active]
         return [*self.by_name.values(), *self._replaced]
 
     def list_sessions(self) -> Iterator[ServedSession]:
-        """Return what is open of them."""
+        """Return the open sessions of all services."""
         return (session for each in self.list_parts() for session in each.ledger.open)
 
     @property
     def active(self) -> int:
-        """Streams that were let in and are not over."""
+        """The number of admitted streams that aren't over."""
         return sum(each.active for each in self.list_parts())
 
     def tell_spans(self, settings: Telemetry | None, identity: PeerId) -> None:
-        """Have streams that end told to a collector, if that is configured."""
+        """Report each stream that ends to a collector, if one is configured."""
         if settings is not None:
             from dtp.daemon.observing.telemetry import Spans
 
             self._spans = Spans(settings, str(identity))
 
     def apply_config(self, config: Config, everywhere: Sequence[Policy]) -> list[Exposed]:
-        """Go by `config`, where what it doesn't change stays; return what was replaced. `everywhere` are the policies
-        of all services together."""
+        """Apply `config`, keeping services that it doesn't change, and return those that were replaced.
+        `everywhere` are the policies that hold for all services together."""
         fresh: dict[str, Exposed] = {}
         for expose in config.expose:
             known = self.by_name.get(expose.service)
@@ -94,7 +94,8 @@ class ExposedServices:
         return replaced
 
     async def close_stores(self, config: Config | None) -> None:
-        """Close stores that aren't in `config`, after their streams: clients come again for what wasn't answered."""
+        """Close the stores that `config` doesn't have, after ending their streams. Clients ask again elsewhere for
+        what wasn't answered."""
         for each in self.list_parts() if config is None else self._replaced:
             if self.kept.ends_with(each, config):
                 each.abort_streams(Reason.DRAINING)
@@ -102,32 +103,32 @@ class ExposedServices:
         await self.kept.keep_stores(config)
 
     async def close_spans(self) -> None:
-        """Tell the last ones. Idempotent."""
+        """Send the last spans. Idempotent."""
         if self._spans is not None:
             await self._spans.exporter.close()
             self._spans = None
 
 
 class ForwardedPlaces:
-    """Places of this machine where programs come in, and the connections over which they go out."""
+    """The places at which local programs connect, and the connections over which they are forwarded."""
 
     def __init__(
         self, pools: Pools, no_room: Callable[[], Denial | None], patience: Patience, clock: Clock
     ) -> None:
-        """`no_room`, `patience` and `clock` are those of each `Forwarded`."""
+        """`no_room`, `patience` and `clock` are passed to each `Forwarded`."""
         self.by_place: dict[str, Forwarded] = {}
         self.pools = pools
         self._no_room, self._patience, self._clock = no_room, patience, clock
         self._replaced: list[Forwarded] = []
 
     def list_parts(self) -> list[Forwarded]:
-        """Return those that listen, and those of before that still have streams."""
+        """Return all forwards, including replaced ones that still have streams."""
         self._replaced = [each for each in self._replaced if each.ledger.open or each.active]
         return [*self.by_place.values(), *self._replaced]
 
     async def listen_locally(self, config: Config, adopted: Adopted) -> dict[str, Forwarded]:
-        """Return those that `config` has and that aren't here yet, which listen. Raises `ListenError`: then none
-        does."""
+        """Start listening at the places of `config` that are new, and return their forwards. Raise `ListenError`,
+        after which none of them listens."""
         made: dict[str, Forwarded] = {}
         try:
             for forward in config.forward:
@@ -145,7 +146,7 @@ class ForwardedPlaces:
         return made
 
     async def apply_config(self, config: Config, made: Mapping[str, Forwarded]) -> None:
-        """Go by `config`, for which `made` listen already."""
+        """Apply `config`, for which the new forwards `made` are listening already."""
         wanted = {forward.name: forward for forward in config.forward}
         for place, known in list(self.by_place.items()):
             if place not in wanted:
@@ -158,15 +159,16 @@ class ForwardedPlaces:
 
     @property
     def sockets(self) -> dict[str, list[socket]]:
-        """What it listens on, by place; still its own."""
+        """The listening sockets by place. They stay owned by the forwards."""
         return {place: forwarded.sockets for place, forwarded in self.by_place.items()}
 
     async def stop_listening(self) -> None:
-        """Take no more programs; what is open goes on."""
+        """Accept no more programs; open streams go on."""
         for forwarded in self.by_place.values():
             await forwarded.stop_listening()
 
     async def hand_over(self) -> None:
-        """Take no more programs, and leave the places as they are: another process has copies of the sockets."""
+        """Accept no more programs without removing the sockets' files: another process has copies of the
+        sockets."""
         for forwarded in self.by_place.values():
             await forwarded.hand_over()

@@ -1,1 +1,2 @@
-"""What has no backend, and is answered here: shows, lines for tips, what nodes ask relays."""
+"""Services that have no backend but are answered by the daemon: shows, lines for tips, and the requests that nodes
+send to relays."""

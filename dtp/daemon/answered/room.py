@@ -1,4 +1,4 @@
-"""Room in the daemon's mailbox, which its recipients pay for, beside the daemon's listener."""
+"""Room in the daemon's mailbox for which its recipients pay, sold beside the daemon's listener."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ log = logging.getLogger("dtpd")
 
 
 def room_seller(mailbox: Mailbox, settings: MailboxSettings, studio: Studio) -> RoomSeller:
-    """Return what sells room in a mailbox, under the daemon's host object; vouchers are kept beside its store."""
+    """Return what sells room in a mailbox for the daemon's host object. Vouchers are kept beside the mailbox's
+    store."""
     kept = settings.store if isinstance(settings.store, Path) else data_dir() / "mailbox.sqlite"
 
     @asynccontextmanager

@@ -1,4 +1,5 @@
-"""The kind `broadcast`: a show that begins here (an origin), or one from elsewhere that is passed on (an edge)."""
+"""Services of kind `broadcast`: a show that begins here (an origin), or one from elsewhere that is passed on (an
+edge)."""
 
 from __future__ import annotations
 
@@ -38,41 +39,42 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
-#: Seconds that a listener waits for a show that begins just now: what it dials it gives up after 5 s.
+#: Seconds that a listener waits for a show that is just starting; listeners give up dialling after 5 s.
 _BEGIN: Final = 4.0
-#: Seconds between two tries to have a show that another process has: the one before ends within moments.
+#: Seconds between attempts to open a show that another process has; during an upgrade that one ends within moments.
 _BUSY: Final = 0.25
-#: Seconds before what has ended begins again: at first, and at most; what lasted so long begins at once again.
+#: Seconds before a show that has ended is started again, at first and at most. One that ran for `_LASTED` starts
+#: over with the first.
 _FIRST: Final = 0.5
 _LONGEST: Final = 30.0
 _LASTED: Final = 60.0
-#: Seconds that an edge goes on serving a show that is over, before it asks for the next one.
+#: Seconds that an edge keeps serving a show that is over before it asks for the next one.
 _OVER: Final = 60.0
 
 
 class _Stand:
-    """The node of a show, for what else makes one of its own: the daemon listens and dials."""
+    """Stands in for the node that a show would otherwise make for itself: the daemon listens and dials."""
 
-    #: Only that there is something counts: the daemon's listener is at the places of its own file.
+    #: Only tested for being there: the daemon listens where its own file says.
     listen: Sequence[str] = ("the daemon's",)
 
     def __init__(self, studio: Studio, endpoint: str | None) -> None:
         self._studio, self._endpoint = studio, endpoint
 
     def node(self, identity: Identity, services: Mapping[str, Handler]) -> _Stand:
-        """Return itself: the daemon hands over the streams of the service."""
+        """Return itself: the daemon hands the service's streams over."""
         return self
 
     @property
     def addresses(self) -> Sequence[Address]:
-        """Where the file says that others reach it, else where the daemon listens."""
+        """The endpoint that the file gives, else the addresses at which the daemon listens."""
         if self._endpoint is None:
             return self._studio.addresses()
         scheme, _, place = self._endpoint.partition("://")
         return (Address.parse(f"dtp+{scheme}://{self._studio.identity.id}@{place}"),)
 
     def connect(self, address: str) -> AbstractAsyncContextManager[Connection]:
-        """Connect as the daemon does."""
+        """Connect by way of the daemon."""
 
         @asynccontextmanager
         async def connected() -> AsyncIterator[Connection]:
@@ -89,13 +91,13 @@ class _Stand:
 
 
 class _Pause:
-    """Pauses between beginnings, each twice as long as the one before."""
+    """Pauses between restarts, each twice as long as the one before."""
 
     def __init__(self) -> None:
         self._next, self._began = _FIRST, time.monotonic()
 
     async def wait_next(self) -> None:
-        """Wait before the next beginning."""
+        """Wait before the next restart."""
         if time.monotonic() - self._began > _LASTED:
             self._next = _FIRST
         await asyncio.sleep(self._next)
@@ -103,21 +105,21 @@ class _Pause:
 
 
 class ShowSession(AnsweredStream):
-    """One stream of a listener."""
+    """A stream to one listener."""
 
     def __init__(self, stream: Stream, feeder: Callable[[], Feeder | None]) -> None:
         super().__init__(stream)
         self._feeder = feeder
 
     def finish(self, end: Ending) -> None:
-        """Send what is here and end then: its listener goes on at what is in this one's place, or elsewhere."""
+        """Send what is here, then end. The listener continues with this service's successor, or elsewhere."""
         feeder = self._feeder()
         if feeder is not None:
             feeder.finish_stream(self.stream)
 
 
 class ShowService(ABC):
-    """A show as a service of the daemon. What ends it is told, and it begins again."""
+    """A show as a service of the daemon. Faults that end it are logged, and it starts again."""
 
     role = ""
 
@@ -126,12 +128,12 @@ class ShowService(ABC):
         self._stand = _Stand(studio, settings.endpoint)
         self._feeder: Feeder | None = None
         self._ready = asyncio.Event()
-        #: Why nothing comes now; "" where nothing is wrong.
+        #: Why nothing is being sent now; "" where nothing is wrong.
         self._why = ""
         self._task = SupervisedTask(self._run_show, name=f"dtpd-show-{service}")
 
     def start(self) -> None:
-        """Begin, where it hasn't."""
+        """Start, unless it has started."""
         self._task.start()
 
     async def _run_show(self) -> None:
@@ -141,14 +143,14 @@ class ShowService(ABC):
                 await self._serve_show()
             except DtpError as fault:
                 self._tell_fault(str(fault))
-            finally:  # who listens is sent what is here, and comes again
+            finally:  # listeners get what is here, and connect again
                 if self._feeder is not None:
                     self._feeder.finish_all()
             await pause.wait_next()
 
     @abstractmethod
     async def _serve_show(self) -> None:
-        """Have the show; return or raise where it has to begin anew."""
+        """Run the show; return or raise when it has to be started again."""
 
     def _note_begun(self, feeder: Feeder) -> None:
         self._feeder, self._why = feeder, ""
@@ -160,7 +162,7 @@ class ShowService(ABC):
         log.warning("%s: %s; it begins again", self._service, why, extra={"fields": fields})
 
     def make_session(self, stream: Stream) -> AnsweredStream:
-        """Return what the ledger has of a stream."""
+        """Return the session that represents a stream in the ledger."""
         return ShowSession(stream, lambda: self._feeder)
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
@@ -176,14 +178,14 @@ class ShowService(ABC):
 
     @abstractmethod
     def stop_producing(self) -> None:
-        """Make nothing new."""
+        """Stop making new segments."""
 
     async def close(self) -> None:
-        """End it, and what it runs."""
+        """End the show, and what it runs."""
         await self._task.stop()
 
     def get_status(self) -> dict[str, Any]:
-        """Return how the show stands."""
+        """Return the show's status."""
         found: dict[str, Any] = {"role": self.role, "why": self._why, "fan_out": self._settings.fan_out}
         if (made := self._settings.edge or self._settings.origin) is not None and made.topic is not None:
             found["topic"] = made.topic
@@ -205,7 +207,8 @@ class ShowService(ABC):
         return {"broadcast": {**found, **more}}
 
     def _make_recorder(self, announcement: Announcement) -> Recorder | None:
-        """Return what keeps the show, in a new file of the folder that the settings name. Raise `RecordingError`."""
+        """Return what records the show into a new file of the configured folder; None without one. Raise
+        `RecordingError`."""
         folder = self._settings.record
         if folder is None:
             return None
@@ -231,7 +234,7 @@ class ShowService(ABC):
 
 
 def _unused(folder: Path, stem: str) -> Path:
-    """Return a name that no file has: a show may begin twice in a second."""
+    """Return a file name that isn't taken: a show may start twice in one second."""
     number, path = 1, folder / f"{stem}.show"
     while path.exists():
         number += 1
@@ -240,7 +243,7 @@ def _unused(folder: Path, stem: str) -> Path:
 
 
 class OriginShow(ShowService):
-    """A show that a command makes. It has one chain over restarts and upgrades, by its store."""
+    """A show that a command produces. Its store keeps it one chain over restarts and upgrades."""
 
     role = "origin"
 
@@ -264,7 +267,8 @@ class OriginShow(ShowService):
                 self._tell_recording(recorder)
 
     async def _open_broadcast(self) -> Broadcast:
-        """Return the show; wait while another process has it, as the one before an upgrade does for a moment."""
+        """Return the show; wait while another process has it, as the previous one has for a moment during an
+        upgrade."""
         made, admission = self._origin, await self._make_admission()
         while True:
             try:
@@ -310,7 +314,7 @@ class OriginShow(ShowService):
 
     @asynccontextmanager
     async def _sell_keys(self, on_air: Broadcast) -> AsyncIterator[None]:
-        """Sell the keys of the show meanwhile, where they have a price."""
+        """Sell the show's keys while it is open, where they have a price."""
         made, chain = self._origin, self._studio.chain()
         if made.key_price is None or chain is None or chain.signer is None:
             yield
@@ -336,7 +340,7 @@ class OriginShow(ShowService):
         return self._origin.store or data_dir() / "shows"
 
     async def _send_output(self, on_air: Broadcast) -> None:
-        """Send what the command writes, and run it again when it has ended. It doesn't return."""
+        """Send what the command writes, and run it again whenever it has ended. Never returns."""
         made, pause = self._origin, _Pause()
         while True:
             source = Source(cutter_of(made.cut, made.every), made.command)
@@ -346,7 +350,7 @@ class OriginShow(ShowService):
                 self._tell_fault(str(fault))
             else:
                 if not source.ended:
-                    # The chain says that the show is over: it is heard from here, and has no more.
+                    # The chain says that the show is over: listeners are told, and nothing more is sent.
                     await on_air.end()
                     await asyncio.Event().wait()
                 self._tell_fault(f"{made.command[0]} has ended")
@@ -358,11 +362,11 @@ class OriginShow(ShowService):
         log.info("%s: %s", self._service, air, extra={"fields": fields})
 
     def stop_producing(self) -> None:
-        """Sign nothing more, so that who comes after may; what was signed is sent yet."""
+        """Sign nothing more, so that the next process may. What was signed is still sent."""
         self._task.cancel()
 
     def get_status(self) -> dict[str, Any]:
-        """Return how the show stands, and its money."""
+        """Return the show's status, and what it has earned."""
         found = super().get_status()
         if self._on_air is not None and self._on_air.keeper is not None:
             keeper = self._on_air.keeper
@@ -378,7 +382,7 @@ class OriginShow(ShowService):
 
 
 class EdgeShow(ShowService):
-    """A show from elsewhere, for those who listen here."""
+    """A show from elsewhere, passed on to listeners here."""
 
     role = "edge"
 
@@ -388,7 +392,7 @@ class EdgeShow(ShowService):
 
     async def _serve_show(self) -> None:
         made = self._edge
-        # A topic takes a node of its own, with another identity: two with the same one would be taken for each other.
+        # A topic needs a node of its own with another identity: two nodes with one identity would be confused.
         by_tree = made.topic is None
         stream = listen_to(
             *made.sources,
@@ -410,7 +414,7 @@ class EdgeShow(ShowService):
             await asyncio.sleep(_OVER)
 
     def stop_producing(self) -> None:
-        """Do nothing: what comes from elsewhere is passed on until the last listener has gone."""
+        """Do nothing: a show from elsewhere is passed on until the last listener has gone."""
 
     async def _pass_on(self, stream: ShowStream) -> None:
         recorder = self._make_recorder(await stream.announcement())

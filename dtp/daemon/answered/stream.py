@@ -1,4 +1,4 @@
-"""Streams that the daemon answers itself. Of the kind `relay` they are joined with each other, not with a backend."""
+"""Streams that the daemon answers itself. Those of kind `relay` are joined with each other, not with a backend."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Answer = Callable[[Connection, Stream], Awaitable[None]]
 
 
 class AnsweredStream:
-    """One stream, as a `Session` of the ledger: of a relay a question, or a circuit from either end."""
+    """One stream, as a `Session` of the ledger. For a relay it is a request, or one end of a circuit."""
 
-    #: What waits on the way is the streams' own.
+    #: Bytes on the way are kept by the streams themselves.
     kept = 0
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        #: Bytes of circuits are counted by the relay, once for both ends: `Relay.counters`.
+        #: Bytes of circuits are counted by the relay, once for both ends, in `Relay.counters`.
         self.counts = Counts()
         self.why = ""
         self.ended = False
         self._task: asyncio.Task[object] | None = None
 
     async def serve_answer(self, answer: Answer) -> None:
-        """Have it answered, until either end has had enough."""
+        """Answer the stream until either end closes it."""
         self._task = asyncio.current_task()
         try:
             await answer(self.stream.connection, self.stream)
@@ -46,17 +46,17 @@ class AnsweredStream:
             self._task.cancel()
 
     def finish(self, end: Ending) -> None:
-        """Do nothing: circuits go on until the daemon's patience is at its end."""
+        """Do nothing: circuits go on until the daemon stops waiting for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
     """How the streams of a service are answered here."""
 
-    #: What answers them: a mailbox, a show.
+    #: What answers them, such as a mailbox or a show.
     source: object
     answer: Answer
-    #: What the status of the service says besides.
+    #: Returns what the status of the service has in addition.
     get_status: Callable[[], dict[str, Any]]
-    #: Gives what the ledger has of a stream.
+    #: Returns the session that represents a stream in the ledger.
     make_session: Callable[[Stream], AnsweredStream]

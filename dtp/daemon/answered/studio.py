@@ -1,4 +1,4 @@
-"""What those kinds are given that the daemon answers itself."""
+"""What the kinds of services are given that the daemon answers itself."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Studio:
-    """What a daemon has for its shows, and to sell with. The functions are called when something begins."""
+    """What a daemon provides for shows, and for selling. The functions are called when a show or a sale begins."""
 
     identity: Identity
-    #: The host object of `[chain]`, None for the one that the wallet has made.
+    #: The host object of `[chain]`; None for the one that the wallet has made.
     host: Id | None
-    #: Where others reach the daemon.
+    #: The addresses at which others reach the daemon.
     addresses: Callable[[], Sequence[Address]]
     dial: Callable[[Address], Awaitable[Connection]]
     #: The client of `[chain]`; None without it.
     chain: Callable[[], ChainClient | None]
-    #: Whether it is a node, the node once that is open, and the DHT of one that has it.
+    #: Whether the daemon is a node; that node while it is open; and its DHT, if it has one.
     is_node: Callable[[], bool]
     node: Callable[[], Node | None]
     dht: Callable[[], Dht | None]

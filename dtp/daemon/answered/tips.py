@@ -1,4 +1,5 @@
-"""A line for tips that the daemon has: it says its card, is found by its name, and keeps up with its mailboxes."""
+"""A line for tips that the daemon runs: it sends its card, can be found by its name, and keeps its mailboxes up to
+date."""
 
 from __future__ import annotations
 
@@ -28,18 +29,19 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.daemon")
 
-#: Seconds between two looks at the line's mailboxes and keys, and between the first tries to reach them.
+#: Seconds between two visits to the line's mailboxes and keys, and between the first attempts to reach them.
 _KEEP_UP: Final = 3600.0
 _FIRST_PAUSE: Final = 1.0
-#: Seconds between two looks whether the daemon listens.
+#: Seconds between two checks whether the daemon is listening yet.
 _LISTENS: Final = 0.1
 
 
 class TipService:
-    """The line of a service of kind tips. Its store is `dtp tip`'s as well, which may read and answer meanwhile.
+    """The line of a service of kind tips. It shares its store with `dtp tip`, which may read and answer at the same
+    time.
 
-    Without mailboxes elsewhere its letters wait here, at the same service: who asks nothing on a stream is told the
-    card, who asks something has come to the mailbox.
+    Where no mailboxes are configured, letters are stored here, at the same service: a stream without a request is
+    sent the card, and one with a request is answered by the mailbox.
     """
 
     def __init__(self, service: str, settings: TipSettings, studio: Studio) -> None:
@@ -63,17 +65,17 @@ class TipService:
             except BaseException:
                 self.line.store.close()
                 raise
-        #: Letters that it has collected since it is there, and why it can't reach its mailboxes; "" where it can.
+        #: Letters collected since it started, and why its mailboxes can't be reached; "" where they can.
         self.letters = 0
         self.unreached = "not tried yet"
         self._work = SupervisedTask(self._keep_up, name="dtp.daemon.tips", foreseen=(StoreFailed,))
 
     def start(self) -> None:
-        """Begin to be found, and to keep up with the mailboxes. Idempotent."""
+        """Start being found and visiting the mailboxes. Idempotent."""
         self._work.start()
 
     async def close(self) -> None:
-        """Be found no more, collect no more, and close the stores."""
+        """Stop being found, stop collecting, and close the stores."""
         await self._work.stop()
         await self.line.close()
         if self._box is not None:
@@ -81,11 +83,11 @@ class TipService:
             self._box.store.close()
 
     def get_status(self) -> dict[str, Any]:
-        """Return what `dtpd status` says of it."""
+        """Return the line's part of `dtpd status`."""
         return {"letters": self.letters, "unreached": self.unreached, "why": self._work.error}
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
-        """Say the line's card to who asks nothing; answer who asks the line's mailbox."""
+        """Send the line's card on a stream without a request; answer requests to the line's mailbox."""
         if self._box is None:
             await say_card(self.line, stream)
             return
@@ -126,16 +128,16 @@ class TipService:
                 self.unreached, pause = "", _KEEP_UP
             await asyncio.sleep(pause)
 
-    # ---- where it is -------------------------------------------------------------------------------------------
+    # ---- addresses ---------------------------------------------------------------------------------------------
 
     def _own_urls(self) -> list[str]:
-        """Return where others reach this service; nothing before the daemon listens."""
+        """Return the addresses at which others reach this service; empty until the daemon listens."""
         urls = [each.carrier_url for each in self._studio.addresses()]
         me = self._studio.identity.id
         return [str(Address.direct(me, each, self._service)) for each in dialled_urls(urls)]
 
     def _found_on_lan(self) -> AbstractAsyncContextManager[object]:
-        """Tell those on the LAN who ask for the line where it is: a daemon that is a node does so itself."""
+        """Answer those on the LAN who ask where the line is. A daemon that is a node does so itself."""
         if self._studio.is_node() or self._service != TIP_SERVICE or not wants_lan():
             return nullcontext()
         return answering(self._studio.identity, [each.carrier_url for each in self._studio.addresses()])
@@ -146,5 +148,5 @@ class TipService:
             return
         try:
             await DhtCards(dht).publish_card(self.line.card)
-        except DtpError as fault:  # the next time it may
+        except DtpError as fault:  # it may succeed the next time
             log.warning("the DHT doesn't take the card of the line for tips: %s", fault)

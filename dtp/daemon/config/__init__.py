@@ -1,1 +1,1 @@
-"""What a daemon is told to do: one TOML file, checked as a whole, becomes one immutable value."""
+"""The daemon's configuration: one TOML file, checked as a whole, becomes one immutable value."""

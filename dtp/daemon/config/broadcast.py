@@ -1,4 +1,4 @@
-"""`[expose.broadcast]`: a show that begins here, or is passed on: read and checked."""
+"""Reads and checks `[expose.broadcast]`: a show that begins here, or one that is passed on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtp.daemon.config.reading import Section, Wrong
 from dtp.errors import LocalError
 from dtp.identity import PeerId, PeerIdError
 
-#: Settings that only an origin has, and only an edge.
+#: Settings that only an origin has; then those that only an edge has.
 _ORIGIN: Final = (
     "title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "key-price", "key-listen", "store",
 )  # fmt: skip
@@ -24,7 +24,7 @@ _EDGE: Final = ("producer", "back", "lan")
 
 
 def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> model.BroadcastSettings:
-    """Return what a service of kind broadcast sends: what isn't said is usual."""
+    """Return the settings of a service of kind broadcast, with defaults for what the section leaves out."""
     if section is None:
         return model.BroadcastSettings(None, None)
     sources = section.take_all("from", _source)
@@ -70,7 +70,7 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
                 if made.edge is not None
                 else "shows that come from elsewhere"
             )
-            section.note_mistake(f"{key}: is of {other}", key)
+            section.note_mistake(f"{key}: only applies to {other}", key)
     if "command" in section and "from" in section:
         section.note_mistake(
             "command: the show comes from elsewhere; leave out from to make one here", "command"
@@ -99,27 +99,27 @@ def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]
         store=section.read_setting("store", file, None),
     )
     if made.rotate < 1 and not section.has_failed("rotate"):
-        section.note_mistake("rotate: has to be a second at least", "rotate")
+        section.note_mistake("rotate: has to be at least a second", "rotate")
     if made.invited and made.plan is not None:
         section.note_mistake("pass: give for or pass", "pass")
     if made.key_price == 0:
-        section.note_mistake(
-            "key-price: a key that costs nothing is for everybody: leave it out", "key-price"
-        )
+        section.note_mistake("key-price: 0 would give the keys to everybody; leave it out", "key-price")
     if made.key_price is None and "key-listen" in section:
-        section.note_mistake("key-listen: is of use with key-price", "key-listen")
+        section.note_mistake("key-listen: only applies with key-price", "key-listen")
     if made.sealed is False and (made.invited or made.plan is not None or made.key_price is not None):
-        section.note_mistake("sealed: a show that is for some is sealed", "sealed")
+        section.note_mistake(
+            "sealed: a show that isn't for everybody has to be sealed; leave it out", "sealed"
+        )
     for key in ("sealed", "pass"):
         if key in section and show is None and not made.invited and made.sealed is not False:
             section.note_mistake(
-                f"{key}: takes show, whose tickets or plan the chain knows; one without takes for", key
+                f"{key}: needs show, the id on the chain; without one, say who may listen by for", key
             )
     return made
 
 
 def check_show(section: Section) -> None:
-    """Note as mistakes what a show doesn't have."""
+    """Note as mistakes the settings that a show can't have."""
     if "broadcast" not in section:
         what = f"broadcast is missing in {section.spell_table()}: command, which writes what is sent, or from"
         section.note_mistake(what)
@@ -129,16 +129,16 @@ def check_show(section: Section) -> None:
     for key in ("quota", "limits"):
         if key in section:
             section.note_mistake(
-                f"{key}: who listens stays as long as the show does; fan-out bounds how many", key
+                f"{key}: listeners stay as long as the show does; fan-out limits how many there are", key
             )
     if "price" in section:
         section.note_mistake(
-            "price: listeners don't pay by connection; a show is paid on the chain, by show", "price"
+            "price: listeners don't pay by connection; give show for one that is paid on the chain", "price"
         )
 
 
 def check_broadcast(root: Section, config: model.Config) -> None:
-    """Note what doesn't go with the rest of the file."""
+    """Note as mistakes what conflicts with the rest of the file."""
     topics = Counter[str]()
     for number, expose in enumerate(config.expose):
         made = expose.broadcast
@@ -152,17 +152,17 @@ def check_broadcast(root: Section, config: model.Config) -> None:
         if config.chain is not None:
             continue
         if made.origin.show is not None:
-            what = "show: takes [chain], by whose wallet its slots are posted"
+            what = "show: needs [chain], whose wallet posts its slots"
             root.note_mistake(what, "expose", number, "broadcast", "show")
         if made.origin.key_price is not None:
-            what = "key-price: takes [chain], by whose wallet keys are sold"
+            what = "key-price: needs [chain], whose wallet sells the keys"
             root.note_mistake(what, "expose", number, "broadcast", "key-price")
 
 
 def _check_topic(topic: str, node: model.NodeSettings | None, topics: Counter[str]) -> str:
-    """Return what stands against an origin's topic, "" where nothing does."""
+    """Return what is wrong with an origin's topic, or "" for nothing."""
     if node is None:
-        return "topic: takes [node], whose links carry it"
+        return "topic: needs [node], whose links carry it"
     if topic in node.topics or topics[topic] > 1:
         return f"topic: {topic!r} is in [node] topics, or another show's; a node has a topic once"
     return ""
@@ -187,16 +187,16 @@ def _peer(value: Any) -> PeerId:
 
 
 def _command(value: Any) -> tuple[str, ...]:
-    """Read words as they are, or a line of them that is split as a shell does; no shell is between."""
+    """Read a list of words, or a line that is split as a shell would split it. No shell is run."""
     if isinstance(value, list):
         words = tuple(values.text(each) for each in value)
     else:
         try:
             words = tuple(shlex.split(values.text(value)))
         except ValueError as error:
-            raise Wrong(f"{value!r} can't be meant: {error}") from None
+            raise Wrong(f"{value!r} isn't a command: {error}") from None
     if not words:
-        raise Wrong("there has to be a program at least")
+        raise Wrong("it has to name a program")
     return words
 
 

@@ -1,4 +1,5 @@
-"""`load`: a file becomes a `Config`, or a list of all its mistakes. One function per table of the file."""
+"""`load` turns a file into a `Config`, or into a list of all its mistakes. One function reads each table of the
+file."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ _ONLY_FOR = {
     "tips": ("tips",),
 }
 
-#: Why services of these kinds are served by one process.
+#: Why a service of each of these kinds has to be served by one process.
 _ONE_PROCESS = {
     "relay": "a relay joins streams of one process",
     "mailbox": "a mailbox tells devices at once of what has come, in one process",
@@ -43,19 +44,19 @@ _ONE_PROCESS = {
     "broadcast": "a show has one chain, which one process signs or holds",
     "tips": "a line for tips collects its letters in one process",
 }
-#: Why nobody pays for UDP.
+#: Why UDP can't be paid for.
 _NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
-#: What helps when the file can't be read.
+#: What to do when the file can't be read, by error number.
 _INSTEAD = {errno.ENOENT: "; -c names another file, and 'dtpd init' makes one"}
 
 
 def load(path: Path) -> model.Config:
     """Read and check the configuration at `path`. Raises `ConfigMistakes` with every mistake that it has.
 
-    What only running can tell (a port that is taken, a backend that is down) is not looked at.
+    Only running the daemon can show that a port is taken or a backend is down, so neither is checked.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # some editors put a mark in front
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigMistakes(
             path,
@@ -74,7 +75,7 @@ def load(path: Path) -> model.Config:
 
 
 def load_text(text: str, path: Path) -> model.Config:
-    """`load` for a text; `path` is where it stands, for messages and relative paths."""
+    """Return what `load` does, for a text. `path` is the file it stands for, in messages and for relative paths."""
     document, root = parse(path, text)
     config = _config(root, path)
     if document.mistakes:
@@ -83,16 +84,16 @@ def load_text(text: str, path: Path) -> model.Config:
 
 
 def list_settings(text: str, path: Path) -> set[tuple[str, str]]:
-    """Return the settings that are looked for when a file is read, each as its table's name and its own: those that
-    are there, and those that could be. Mistakes in the file don't matter."""
+    """Return the settings that are looked up when a file is read, each as the name of its table and its own name,
+    whether they are there or not. Mistakes in the file don't matter."""
     document, root = parse(path, text)
     _config(root, path)
     return document.known
 
 
 def _file(path: Path) -> Callable[[Any], Path]:
-    """Return what reads the path of a file, relative to the configuration's folder; absolute, wherever that was
-    named from."""
+    """Return what reads the path of a file. Relative paths are taken from the configuration's folder; the result is
+    always absolute."""
 
     def read(value: Any) -> Path:
         try:
@@ -104,7 +105,7 @@ def _file(path: Path) -> Callable[[Any], Path]:
 
 
 def _socket(file: Callable[[Any], Path]) -> Callable[[Any], Path]:
-    """Return what reads the path of a Unix socket's file."""
+    """Return what reads the path of a Unix socket."""
 
     def read(value: Any) -> Path:
         path = file(value)
@@ -154,14 +155,14 @@ def _config(root: Section, path: Path) -> model.Config:
     for section in (identity, daemon, web, state):
         if section is not None:
             section.check_unread()
-    if root.check_unread():  # else what is missing stands there under another name
+    if root.check_unread():  # otherwise what is missing may be there under a misspelt name
         _check_presence(root, daemon, config)
     _check_whole(root, config)
     return config
 
 
 def _check_presence(root: Section, daemon: Section, config: model.Config) -> None:
-    """Note as mistakes what is missing for the rest to be of use."""
+    """Note as mistakes what is missing for the rest of the file to be of use."""
     if not config.expose and not config.forward and config.node is None:
         root.note_mistake(
             "there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one"
@@ -174,23 +175,23 @@ def _check_presence(root: Section, daemon: Section, config: model.Config) -> Non
         daemon.note_mistake("listen is of no use: nothing is exposed", "listen")
     asked = any(expose.on_chain or expose.price is not None for expose in config.expose)
     if config.chain is not None and config.chain.plans and not asked:
-        what = "plans: nobody is asked for a pass: a service that is for holders takes price or on-chain"
+        what = "plans: no service asks for a pass; give price or on-chain to a service for pass holders"
         root.note_mistake(what, "chain", "plans")
 
 
-#: Names, and where they stand.
+#: Names, each with its path in the document.
 _Named = list[tuple[str, KeyPath]]
 
 
 def _check_whole(root: Section, config: model.Config) -> None:
-    """Note mistakes that no setting shows alone."""
+    """Note mistakes that only several settings together show."""
     for number, expose in enumerate(config.expose):
         if expose.kind in _ONE_PROCESS and config.workers != 1:
-            what = f"kind: {_ONE_PROCESS[expose.kind]}, so it takes [daemon] workers = 1"
+            what = f"kind: {_ONE_PROCESS[expose.kind]}, so it needs [daemon] workers = 1"
             root.note_mistake(what, "expose", number, "kind")
     for number, url in enumerate(config.listen):
         if url.startswith("quic:") and config.workers != 1:
-            what = "listen: a UDP port is read by one process, so quic: takes workers = 1"
+            what = "listen: a UDP port is read by one process, so quic: needs workers = 1"
             root.note_mistake(what, "daemon", "listen", number)
     check_login_servers(root, config)
     if config.node is not None:
@@ -201,7 +202,7 @@ def _check_whole(root: Section, config: model.Config) -> None:
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):
                 what = {"on-chain": "whose lists decide", "price": "which is paid"}[key]
-                root.note_mistake(f'{key}: takes [chain] host = "0x...", {what}', "expose", number, key)
+                root.note_mistake(f'{key}: needs [chain] host = "0x...", {what}', "expose", number, key)
     if config.web is not None and not config.web.is_local:
         root.note_mistake(
             f"listen: {config.web} can be reached by others, and the page tells who calls; use 127.0.0.1",
@@ -235,10 +236,11 @@ def _check_whole(root: Section, config: model.Config) -> None:
 
 
 def _check_budgets(root: Section, config: model.Config) -> None:
-    """Note forwards that pay for one service and may pay differently much: what was signed for it counts for all.
+    """Note forwards whose budgets for one service conflict: what was signed for a service counts against all of
+    them.
 
-    A budget of some time is noted by all services that it is for. So those are the same, or one of them would be paid
-    by two budgets that begin at different times.
+    A budget per period is recorded for the set of services that it covers. Two forwards with a service in common
+    must have the same set, or that service would be paid from two budgets whose periods begin at different times.
     """
     known: dict[Address, tuple[tuple[int, float | None], set[Address]]] = {}
     for number, forward in enumerate(config.forward):
@@ -249,9 +251,9 @@ def _check_budgets(root: Section, config: model.Config) -> None:
         for each in forward.to:
             other, beside = known.setdefault(each, (amount, services))
             if other != amount:
-                what = f"another forward to {each} has another most; what is paid counts for both"
+                what = f"another forward to {each} has a different most; what is paid counts against both"
             elif budget.every is not None and beside != services:
-                what = f"another forward to {each} has other hosts beside it: give both the same to"
+                what = f"another forward to {each} also goes to other hosts; give both the same to"
             else:
                 continue
             root.note_mistake(f"budget: {what}", "forward", number, "budget")
@@ -281,11 +283,11 @@ def _chain(section: Section, file: Callable[[Any], Path]) -> model.ChainSettings
     )
     for key in ("weight", "role"):
         if key in section and chain.endpoint is None:
-            section.note_mistake(f"{key}: is of an endpoint, and none is announced", key)
+            section.note_mistake(f"{key}: only applies with endpoint, and none is set", key)
     if chain.endpoint is not None and chain.host is None:
-        section.note_mistake("endpoint: takes host, in whose beacon it is announced", "endpoint")
+        section.note_mistake("endpoint: needs host, whose beacon announces it", "endpoint")
     if chain.plans and chain.host is None:
-        section.note_mistake("plans: takes host, which sells them", "plans")
+        section.note_mistake("plans: needs host, which sells them", "plans")
     section.check_unread()
     return chain
 
@@ -359,25 +361,25 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
             f"backend is missing in {section.spell_table()}: where the service really is, as HOST:PORT"
         )
     elif not expose.backends and not section.has_failed("backend"):
-        section.note_mistake("backend: there has to be one at least, as HOST:PORT", "backend")
+        section.note_mistake("backend: it has to have at least one, as HOST:PORT", "backend")
     if "allow" not in section:
         section.note_mistake(
             f'allow is missing in {section.spell_table()}: identities, Sui addresses, or "*" for everyone'
         )
-    if not section.has_failed("kind"):  # else what belongs to it can't be told
+    if not section.has_failed("kind"):  # otherwise it isn't known which settings belong to it
         _check_kind(section, kind, expose)
     section.check_unread()
     return expose
 
 
 def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
-    """Note as mistakes settings that this kind of service doesn't have."""
+    """Note as mistakes the settings that a service of this kind can't have."""
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
             section.note_mistake(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
     if "exposure" in section and "price" not in section:
         section.note_mistake(
-            "exposure: is what callers may owe, and without price they owe nothing", "exposure"
+            "exposure: limits what callers may owe, and without price they owe nothing", "exposure"
         )
     if kind == "udp":
         _check_udp(section, expose)
@@ -385,7 +387,7 @@ def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
 
 
 def _check_methods(section: Section, kind: str, rules: model.ServiceRules) -> None:
-    """Note as mistakes patterns that no method of this kind can match."""
+    """Note as mistakes the patterns that no method of this kind can match."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for key in ("allow", "deny"):
         patterns = () if rules.methods is None else getattr(rules.methods, key)
@@ -393,7 +395,7 @@ def _check_methods(section: Section, kind: str, rules: model.ServiceRules) -> No
     found += [(one, "rate", ("rate",)) for rule in rules.rate for one in rule.methods]
     for one, where, path in found:
         if kind not in _ONLY_FOR["methods"]:
-            if where == "rate":  # that there are no methods was said already
+            if where == "rate":  # that this kind has no methods was reported already
                 section.note_mistake(
                     f"rate: methods are of services of kind {' or '.join(_ONLY_FOR['methods'])}", *path
                 )
@@ -405,7 +407,7 @@ def _check_methods(section: Section, kind: str, rules: model.ServiceRules) -> No
 
 
 def _check_relay(section: Section) -> None:
-    """Note as mistakes what only services with backends have, and rules about bytes, of which a relay has its own."""
+    """Note as mistakes the settings that need backends, and rules about bytes, since a relay has its own."""
     for key in ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
             section.note_mistake(f"{key}: a relay joins peers with each other, and has no backends", key)
@@ -415,7 +417,7 @@ def _check_relay(section: Section) -> None:
 
 
 def _check_udp(section: Section, expose: model.Expose) -> None:
-    """Note as mistakes what only streams can have."""
+    """Note as mistakes the settings that need streams."""
     for key in ("health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
             section.note_mistake(f"{key}: nothing of UDP tells whether somebody is there", key)
@@ -462,7 +464,7 @@ def _exposure(section: Section | None) -> Exposure:
 def _budget(section: Section | None) -> model.BudgetSettings | None:
     if section is None:
         return None
-    most, every = section.read_setting("most", values.money_per) or (0, None)  # what is wrong is noted
+    most, every = section.read_setting("most", values.money_per) or (0, None)  # a mistake is noted already
     budget = model.BudgetSettings(
         most=most,
         every=every,
@@ -583,9 +585,9 @@ def _rate(section: Section) -> model.RateRule:
     if "requests" not in section and "bandwidth" not in section:
         section.note_mistake('rate: needs requests, such as "100/s", or bandwidth, such as "10MiB/s"')
     if rule.burst is not None and "requests" not in section:
-        section.note_mistake("burst: is of requests, and there is no rate of them", "burst")
+        section.note_mistake("burst: only applies to requests, which have no limit here", "burst")
     if rule.methods and "bandwidth" in section:
-        section.note_mistake("bandwidth: methods have none; make it a rate of its own", "bandwidth")
+        section.note_mistake("bandwidth: can't be limited by method; give it a rate of its own", "bandwidth")
     section.check_unread()
     return rule
 
@@ -651,7 +653,7 @@ def _check_targets(section: Section, to: tuple[Address, ...]) -> None:
             f"to is missing in {section.spell_table()}: the service to reach, such as dtp://dtp1.../api"
         )
     elif not to and not section.has_failed("to"):
-        section.note_mistake("to: there has to be one at least, such as dtp://dtp1.../api", "to")
+        section.note_mistake("to: it has to have at least one, such as dtp://dtp1.../api", "to")
     for number, address in enumerate(to):
         if address.service != to[0].service:
             section.note_mistake(

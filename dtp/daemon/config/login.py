@@ -1,4 +1,5 @@
-"""`[expose.accounts]`: where a login server keeps accounts, and its limits; and who has to have logged in."""
+"""Reads and checks `[expose.accounts]`, which says where a login server keeps accounts and what its limits are, and
+`login`, which says that callers have to be logged in."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.mailbox import BACKENDS
 from dtp.daemon.config.reading import Section
 
-#: Settings that are called as the limits are, and how each is read.
+#: Settings with the names of limits, and what reads each.
 _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(
         ("accounts", "account_tries", "source_tries", "registrations", "changes"), values.number(1, 2**31)
@@ -26,7 +27,7 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 def read_logins(section: Section | None, file: Callable[[Any], Path]) -> model.LoginSettings:
-    """Return what a service of kind login keeps, and where: what isn't said is usual."""
+    """Return the settings of a service of kind login, with defaults for what the section leaves out."""
     from dtp.messaging.login.limits import LoginLimits
 
     usual = LoginLimits()
@@ -42,13 +43,13 @@ def read_logins(section: Section | None, file: Callable[[Any], Path]) -> model.L
         found[name] = int(found[name])
         if found[name] < 1 and not section.has_failed(name.replace("_", "-")):
             key = name.replace("_", "-")
-            section.note_mistake(f"{key}: has to be a second at least", key)
+            section.note_mistake(f"{key}: has to be at least a second", key)
     section.check_unread()
     return model.LoginSettings(store, secrets, registration, LoginLimits(**found))  # type: ignore[arg-type]
 
 
 def check_logins(section: Section) -> None:
-    """Note as mistakes what only other kinds of services have."""
+    """Note as mistakes the settings that only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
             section.note_mistake(f"{key}: a login server keeps accounts itself, and has no backends", key)
@@ -57,17 +58,17 @@ def check_logins(section: Section) -> None:
             section.note_mistake(f"{key}: a login server has limits of its own, in [expose.accounts]", key)
     for key in ("price", "on-chain"):
         if key in section:
-            section.note_mistake(f"{key}: who logs in may come with a key of the moment, and can't pay", key)
+            section.note_mistake(f"{key}: callers who log in may use a temporary key, and can't pay", key)
     if "login" in section:
-        section.note_mistake("login: nobody is logged in who has yet to log in", "login")
+        section.note_mistake("login: callers can't be logged in before they reach the login server", "login")
 
 
 def check_login_servers(root: Section, config: model.Config) -> None:
-    """Note as a mistake that who asks for logins has no server for them in the same daemon, or several."""
+    """Note as mistakes a second login server, and services with `login` in a daemon without one."""
     servers = [number for number, one in enumerate(config.expose) if one.logins is not None]
     for number in servers[1:]:
         root.note_mistake("kind: a daemon has one login server", "expose", number, "kind")
     for number, one in enumerate(config.expose):
         if one.rules.login is not None and not servers:
-            what = 'login: takes a login server: [[expose]] service = "dtp.login", kind = "login"'
+            what = 'login: needs a login server: [[expose]] service = "dtp.login", kind = "login"'
             root.note_mistake(what, "expose", number, "login")

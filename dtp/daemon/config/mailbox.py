@@ -1,4 +1,4 @@
-"""`[expose.mailbox]`: where a mailbox keeps what it has, and its limits: read and checked."""
+"""Reads and checks `[expose.mailbox]`: where a mailbox keeps its messages, and its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.places import KeyPath
 from dtp.daemon.config.reading import Section
 
-#: Settings that are called as the limits are, and how each is read.
+#: Settings with the names of limits, and what reads each.
 _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(
         (
@@ -30,14 +30,14 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     "price_mib_month": values.money,
     "months": values.number(1, 120),
 }
-#: Of these those of a mailbox with a price, beside it.
+#: Those that only a mailbox with a price has.
 _OF_PRICE: Final = ("free-bytes", "grace", "months", "stamps", "stamp-uses", "pay-listen")
-#: What only services with backends have.
+#: Settings that only services with backends have.
 BACKENDS: Final = ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start")
 
 
 def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.MailboxSettings:
-    """Return what a service of kind mailbox keeps, and where: what isn't said is usual."""
+    """Return the settings of a service of kind mailbox, with defaults for what the section leaves out."""
     from dtp.messaging.mailbox.limits import MailboxLimits
 
     usual = MailboxLimits()
@@ -56,19 +56,19 @@ def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.
     if not found["price_mib_month"] and not section.has_failed("price-mib-month"):
         for key in _OF_PRICE:
             if key in section:
-                section.note_mistake(f"{key}: is of use with price-mib-month", key)
+                section.note_mistake(f"{key}: only applies with price-mib-month", key)
     if found["lifetime"] < 1 and not section.has_failed("lifetime"):
-        section.note_mistake("lifetime: has to be a second at least", "lifetime")
+        section.note_mistake("lifetime: has to be at least a second", "lifetime")
     section.check_unread()
     return model.MailboxSettings(store, MailboxLimits(**found), places)
 
 
 def check_sold_room(root: Section, config: model.Config) -> None:
-    """Note what doesn't go with the rest of the file."""
+    """Note as mistakes what conflicts with the rest of the file."""
     if config.chain is None:
         for path in _sold_here(config):
             if path[-1] == "price-mib-month":
-                root.note_mistake("price-mib-month: takes [chain], by whose wallet room is sold", *path)
+                root.note_mistake("price-mib-month: needs [chain], whose wallet sells the room", *path)
         return
     places: list[KeyPath] = [("chain", "endpoint")] if config.chain.endpoint else []
     first, *others = [*places, *_sold_here(config)] or [()]
@@ -81,7 +81,8 @@ def check_sold_room(root: Section, config: model.Config) -> None:
 
 
 def _sold_here(config: model.Config) -> Iterator[KeyPath]:
-    """Yield the settings that sell something beside the listener, each as an endpoint of the host."""
+    """Yield the paths of settings that sell something beside the listener, each of which is an endpoint of the
+    host."""
     for number, each in enumerate(config.expose):
         if each.mailbox is not None and each.mailbox.limits.price_mib_month:
             yield "expose", number, "mailbox", "price-mib-month"
@@ -98,7 +99,7 @@ def _is_url(told: Any) -> bool:
 
 
 def check_mailbox(section: Section, expose: model.Expose) -> None:
-    """Note as mistakes what only other kinds of services have, and a missing list of those who may come."""
+    """Note as mistakes the settings that only other kinds of services have, and a missing list of callers."""
     for key in BACKENDS:
         if key in section:
             section.note_mistake(f"{key}: a mailbox keeps messages itself, and has no backends", key)
@@ -107,10 +108,8 @@ def check_mailbox(section: Section, expose: model.Expose) -> None:
             section.note_mistake(f"{key}: a mailbox has limits of its own, in [expose.mailbox]", key)
     for key in ("price", "on-chain"):
         if key in section:
-            what = (
-                "who leaves a message comes under a key of the moment, and can't pay; its recipient does, by"
-            )
+            what = "senders use a temporary key and can't pay; its recipients do, by"
             section.note_mistake(f"{key}: {what} price-mib-month in [expose.mailbox]", key)
     if "allow" in section and not section.has_failed("allow") and not expose.rules.access.everyone:
-        what = 'allow: who leaves a message comes under a key of the moment, so a mailbox takes allow = ["*"]'
+        what = 'allow: senders use a temporary key, so a mailbox needs allow = ["*"]'
         section.note_mistake(what, "allow")

@@ -1,4 +1,4 @@
-"""`[node]` and the limits of relays: read and checked."""
+"""Reads and checks `[node]` and the limits of relays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtp.daemon.config.reading import Section
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.relay_book import RelayLimits
 
-#: Settings of a relay that are numbers, sizes and times; they are called as the limits are.
+#: Settings of a relay that are numbers, sizes or times. They have the names of the limits.
 _NUMBERS: Final = (
     "reservations",
     "reservations_per_source",
@@ -26,7 +26,7 @@ _TIMES: Final = ("lifetime", "circuit_time", "circuit_idle", "dial_pause")
 
 
 def read_node(section: Section, file: Callable[[Any], Path]) -> model.NodeSettings:
-    """Return what `[node]` says."""
+    """Return the settings of `[node]`."""
     from dtp.node.finding import WAYS
 
     discover = section.take_all("discover", values.choice(WAYS)) if "discover" in section else ("lan",)
@@ -58,10 +58,10 @@ def _private_topics(section: Section, file: Callable[[Any], Path]) -> Iterator[m
 
 
 def check_node(root: Section, config: model.Config, node: model.NodeSettings) -> None:
-    """Note what doesn't go with the rest of the file."""
+    """Note as mistakes what conflicts with the rest of the file."""
     if config.workers != 1:
         root.note_mistake(
-            "[node] has one link to each peer, in one process, so it takes [daemon] workers = 1", "node"
+            "[node] has one link to each peer, in one process, so it needs [daemon] workers = 1", "node"
         )
     if config.psk_file is not None:
         what = "psk-file: with [node] the key of a private network is [node] network-file"
@@ -88,7 +88,7 @@ def check_node(root: Section, config: model.Config, node: model.NodeSettings) ->
 
 
 def read_relay(section: Section | None) -> RelayLimits:
-    """Return the limits of a service of kind relay: what isn't said is usual."""
+    """Return the limits of a service of kind relay, with defaults for what the section leaves out."""
     if section is None:
         return RelayLimits()
     usual = RelayLimits()

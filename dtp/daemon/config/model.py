@@ -1,4 +1,4 @@
-"""The configuration as values: `load` makes them of a file. Sizes are bytes, times seconds."""
+"""The configuration as values, which `load` makes from a file. Sizes are in bytes, times in seconds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Kind = Literal[
     "tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login", "broadcast", "tips"
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-#: Kinds that the daemon answers itself, without backends.
+#: Kinds of services that the daemon answers itself, without backends.
 OWN = ("relay", "mailbox", "login", "broadcast", "tips")
-#: How callers may have to have logged in.
+#: The ways in which callers can be logged in.
 LOGINS: tuple[str, ...] = ("opaque",)
 Registration = Literal["open", "invited", "closed"]
 REGISTRATIONS: tuple[str, ...] = ("open", "invited", "closed")
-#: Kinds of which each call is a request; of others each stream is one.
+#: Kinds whose requests are calls. For the other kinds each stream is a request.
 BY_CALL = ("http", "json-rpc", "grpc")
 ForwardKind = Literal["tcp", "udp"]
 FORWARD_KINDS: tuple[str, ...] = ("tcp", "udp")
@@ -45,7 +45,7 @@ MODES: tuple[str, ...] = ("direct", "socks5", "http-connect")
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """Who may come in: listed, and not denied. `everyone` stands for a list of all who prove an identity."""
+    """Who may connect: those who are listed and not denied. `everyone` lists all who prove an identity."""
 
     everyone: bool = False
     peers: frozenset[PeerId] = frozenset()
@@ -56,9 +56,9 @@ class AccessRule:
 
 @dataclass(frozen=True, slots=True)
 class RateRule:
-    """At most so many requests and bytes in a time, for each identity or for all that use a service together.
+    """The most requests and bytes in a period, for each identity or for all callers of a service together.
 
-    `burst` requests may come at once. With `methods` it holds for those alone.
+    Up to `burst` requests may come at once. With `methods`, the rule applies to those methods only.
     """
 
     requests: AllowedRate | None = None
@@ -70,7 +70,7 @@ class RateRule:
 
 @dataclass(frozen=True, slots=True)
 class QuotaRule:
-    """At most so many requests and bytes of an identity (or of a service) in each period of `every` seconds."""
+    """The most requests and bytes, of an identity or of a service, in each period of `every` seconds."""
 
     requests: int | None
     data: int | None
@@ -80,7 +80,7 @@ class QuotaRule:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyRule:
-    """At most so many requests (streams) at once: for each identity, and in all."""
+    """The most requests (streams) at once, of one identity and in all."""
 
     identity: int | None = None
     service: int | None = None
@@ -88,7 +88,8 @@ class ConcurrencyRule:
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """What one request (stream) may have: bytes in both directions together, time in all, time without bytes."""
+    """The most that one request (stream) may take: bytes in both directions together, total time, and time without
+    bytes."""
 
     data: int | None = None
     time: float | None = None
@@ -97,7 +98,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True)
 class MethodRule:
-    """Patterns of methods; a method has to match one of `allow` (if there are any) and none of `deny`."""
+    """Patterns for methods. A method must match one of `allow`, if there are any, and none of `deny`."""
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -105,7 +106,7 @@ class MethodRule:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRule:
-    """When the service is open: on these days (0 is Monday), at these hours, in this time zone."""
+    """When the service is open: on which days (0 is Monday), at which hours, in which time zone."""
 
     days: frozenset[int]
     hours: tuple[time, time] | None
@@ -114,10 +115,10 @@ class ScheduleRule:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
-    """What the policies of a service go by; None and () are no rule."""
+    """The rules that a service's policies apply. None and () mean no rule."""
 
     access: AccessRule = AccessRule()
-    #: Callers have to be logged in, in one of the ways of `LOGINS`.
+    #: How callers have to be logged in, one of `LOGINS`; None where they need not be.
     login: str | None = None
     schedule: ScheduleRule | None = None
     methods: MethodRule | None = None
@@ -129,9 +130,10 @@ class ServiceRules:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a service costs, in the smallest unit of its coin: a request (stream), a MiB, the least deposit.
+    """What a service costs, in the smallest unit of its coin: for a request (stream), for a MiB, and the least
+    deposit.
 
-    None leaves what the host says, which is 0 of a service that is new.
+    None keeps the host's price, which is 0 for a new service.
     """
 
     request: int | None = None
@@ -141,8 +143,8 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
-    """What a forward may pay in each `every` seconds (None: ever), what goes into the channel at first, the highest
-    prices, and the most calls that are paid in a time. What was paid is remembered over restarts."""
+    """What a forward may pay in each `every` seconds (None: in all), the first deposit into a channel, the highest
+    prices, and the most paid calls in a period. What was paid is remembered over restarts."""
 
     most: int
     every: float | None = None
@@ -150,10 +152,11 @@ class BudgetSettings:
     deposit: int | None = None
     request: int | None = None
     mib: int | None = None
-    #: Requests that the service counts by streams are paid when their answers begin.
+    #: Requests that the service counts as streams are paid when their answers begin.
     when_answered: bool = False
-    #: What unused channels with the host may lock up, what may go into channels in 24 hours, how long a server may
-    #: keep a deposit (seconds), and what the transactions of a connection may take (MIST). None: what is usual.
+    #: The most that unused channels with the host may lock up, that may go into channels in 24 hours, the longest
+    #: that a server may keep a deposit (seconds), and the most that the transactions of a connection may cost
+    #: (MIST). None means the default.
     per_host: int | None = None
     per_day: int | None = None
     longest_lock: float | None = None
@@ -162,19 +165,20 @@ class BudgetSettings:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How backends are looked at: by a connect, or a GET of `http` that has to give a status below 400."""
+    """How backends are checked: by connecting, or by a GET of `http`, which has to be answered with a status below
+    400."""
 
     every: float = 5.0
     timeout: float = 2.0
     http: str | None = None
-    #: So many failures in a row take a backend out, so many successes bring it back.
+    #: The consecutive failures that take a backend out of use, and the consecutive successes that bring it back.
     fall: int = 2
     rise: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateTopic:
-    """A private topic that is carried: its name, and the file with its key."""
+    """A private topic to carry: its name, and the file with its key."""
 
     name: str
     key_file: Path
@@ -186,43 +190,44 @@ class PrivateTopic:
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """The daemon's place among nodes: how it finds others and is found, and what it does for them."""
+    """How the daemon takes part in a network of nodes: how it finds others and is found, and what it does for
+    them."""
 
-    #: Of `dtp.node.finding.WAYS`.
+    #: Ways of finding others, of `dtp.node.finding.WAYS`.
     discover: tuple[str, ...] = ("lan",)
-    #: Addresses of nodes to begin with, and HOST:PORT of those of the DHT.
+    #: Addresses of the first nodes to connect to, and HOST:PORT of those of the DHT.
     bootstrap: tuple[str, ...] = ()
-    #: The file with the key of a private network.
+    #: The key file of a private network.
     network: Path | None = None
-    #: Services that are named to everybody.
+    #: Services that are announced to everybody.
     announce: tuple[str, ...] = ()
-    #: Places at relays, for a daemon that can't be dialled.
+    #: Addresses at relays, for a daemon that can't be dialled.
     relays: tuple[str, ...] = ()
-    #: Topics that are carried for others, and for how long their messages are kept, seconds.
+    #: Topics that are carried for others, and how long their messages are kept, in seconds.
     topics: tuple[str, ...] = ()
     private_topics: tuple[PrivateTopic, ...] = ()
     history: float = 0.0
-    #: The most that is kept of all topics together, bytes.
+    #: The most bytes kept for all topics together.
     history_size: int = 8 * 1024 * 1024
-    #: Where the DHT's UDP port is; None: any port on all networks.
+    #: The address of the DHT's UDP port; None for any port on all networks.
     dht: LocalPlace | None = None
-    #: Network interfaces of the LAN; (): all.
+    #: Network interfaces of the LAN; () for all.
     interfaces: tuple[str, ...] = ()
-    #: Whether the router is asked for ports where nobody can dial it.
+    #: Whether the router is asked to map ports where nobody can dial the daemon.
     map_ports: bool = True
-    #: The folder of what it remembers of peers; None: the data folder.
+    #: The folder for what is known about peers; None for the data folder.
     store: Path | None = None
 
     @property
     def settled(self) -> NodeSettings:
-        """What can't change while it runs."""
+        """The settings that can't change while the daemon runs."""
         return replace(self, announce=(), topics=(), private_topics=())
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxSettings:
-    """Where a mailbox keeps what it has, a file or a URL (None: mailbox.sqlite in the data folder), what it gives,
-    and where room is paid for that has a price."""
+    """Where a mailbox keeps messages: a file or a URL (None for mailbox.sqlite in the data folder); its limits; and
+    the URLs at which room is paid for, where it has a price."""
 
     store: Path | str | None
     limits: MailboxLimits
@@ -231,9 +236,9 @@ class MailboxSettings:
 
 @dataclass(frozen=True, slots=True)
 class TipSettings:
-    """Where letters to a line for tips are kept for it (here, if nothing is said), what it keeps itself (None:
-    tips/dtp1....sqlite in the data folder, as `dtp tip` has it), what it is called (None: as last time), and the work
-    that a letter takes."""
+    """The settings of a line for tips: the mailboxes that keep its letters (this daemon if there are none), its own
+    store (None for tips/dtp1....sqlite in the data folder, which `dtp tip` uses), its name (None for the last one),
+    and the work that a letter takes."""
 
     mailboxes: tuple[str, ...]
     store: Path | None
@@ -243,7 +248,7 @@ class TipSettings:
 
 @dataclass(frozen=True, slots=True)
 class LoginSettings:
-    """Where a login server keeps accounts, and its secrets (None: beside them), who may register, its limits."""
+    """Where a login server keeps accounts and its secrets (None: beside them), who may register, and its limits."""
 
     store: Path | None
     secrets: Path | None
@@ -253,62 +258,65 @@ class LoginSettings:
 
 @dataclass(frozen=True, slots=True)
 class OriginSettings:
-    """A show that begins here: what `command` writes, cut into segments, and for whom it is."""
+    """A show that begins here: the `command` whose output is cut into segments, and who may listen."""
 
     command: tuple[str, ...]
-    #: Of a show that is paid for: its id on the chain.
+    #: The id on the chain of a show that is paid for.
     show: str | None = None
     title: str = ""
     media: str = ""
-    #: Of `dtp.broadcast.cutting.CUTTERS`; where bytes are cut by time, a segment each so many seconds.
+    #: How output is cut, of `dtp.broadcast.cutting.CUTTERS`; and the seconds of each segment where bytes are cut by
+    #: time.
     cut: str = "auto"
     every: float = 1.0
-    #: Whom it is sealed for; else who has a ticket of the show (None: where it sells some), or a pass of a plan.
+    #: Who can open it. Where nobody is listed: holders of a ticket of the show (with `sealed` None, if it sells
+    #: tickets), or of a pass of the plan.
     invited: tuple[PeerId, ...] = ()
     sealed: bool | None = None
     plan: str | None = None
     rotate: float = 60.0
-    #: What each key costs who has none otherwise, in the smallest unit of the coin; None where keys aren't sold.
+    #: The price of each key for anyone else, in the smallest unit of the coin; None where keys aren't sold.
     key_price: int | None = None
-    #: Where they are sold.
+    #: The URLs at which keys are sold.
     key_listen: tuple[str, ...] = ("tcp://0.0.0.0:0",)
-    #: The folder of how far its chain is; None: the data folder.
+    #: The folder of the show's store, which records how far its chain has come; None for the data folder.
     store: Path | None = None
-    #: The topic of the daemon's node that has each segment, too; and the NATS server that carries it as well.
+    #: The topic of the daemon's node to which each segment is also sent; and the NATS server that also carries it.
     topic: str | None = None
     over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
-    """A show from elsewhere: who has it, and whose it has to be."""
+    """A show from elsewhere: who has it, and who has to be its producer."""
 
     sources: tuple[str, ...]
     producer: PeerId | None = None
     show: str | None = None
-    #: So many seconds before what is live are asked for, for listeners that come from another edge.
+    #: How many seconds behind live the edge begins, for listeners that come from another edge.
     back: float = 10.0
-    #: The topic by which it comes, with a node of its own; None: by the tree of those who listen.
+    #: The topic that carries it, for which the edge has a node of its own; None to get it from other listeners.
     topic: str | None = None
-    #: The NATS server that carries the topic as well.
+    #: The NATS server that also carries the topic.
     over: str | None = None
-    #: Dial private addresses that others tell of, wherever they are themselves.
+    #: Whether to dial private addresses that others report, wherever those are themselves.
     lan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BroadcastSettings:
-    """A show: either its origin or an edge; how many hear it here directly, and how much is held for them."""
+    """A show, which is either an origin or an edge; how many hear it directly from here, and how much is held for
+    them."""
 
     origin: OriginSettings | None
     edge: EdgeSettings | None
     fan_out: int = 50
-    #: Who always has one of these places.
+    #: Identities that always have one of these places.
     relays: tuple[PeerId, ...] = ()
     hold: int = 64 * 1024 * 1024
-    #: The folder in which it is kept; None: nowhere.
+    #: The folder for recordings; None to record nothing.
     record: Path | None = None
-    #: Where others reach it, where that isn't where the daemon listens.
+    #: Where others reach it, if that isn't where the daemon listens.
     endpoint: str | None = None
 
 
@@ -322,82 +330,84 @@ class Expose:
     balance: Balance = "round-robin"
     health: Health | None = None
     connect_timeout: float = 5.0
-    #: A backend that has come back gets its share over so long.
+    #: Seconds in which a backend that has come back is brought up to its full share.
     slow_start: float = 0.0
-    #: Tell the backend who came, by a PROXY protocol v2 header.
+    #: Send the backend a PROXY protocol v2 header that says who the caller is.
     proxy_protocol: bool = False
-    #: Callers have to pass the host's firewall on chain, too.
+    #: Callers also have to pass the host's firewall on the chain.
     on_chain: bool = False
-    #: Callers pay, by channels on chain.
+    #: Callers pay by channels on the chain.
     price: Price | None = None
-    #: ... and owe at most so much.
+    #: The most that a caller may owe.
     exposure: Exposure = field(default_factory=Exposure)
-    #: JSON-RPC: calls in one batch, and bytes of one message.
+    #: JSON-RPC: the most calls in a batch, and bytes in a message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
-    #: JSON-RPC: targets of requests (path and query) that reach the backend, as they are spelt; without any, all do.
+    #: JSON-RPC: the request targets (path and query) that reach the backend, exactly as spelt; () for all.
     paths: tuple[str, ...] = ()
-    #: JSON-RPC, WebSocket: web pages of these origins may ask ("*": of all); those of others are refused.
+    #: JSON-RPC, WebSocket: the origins whose web pages may ask ("*" for all). Pages of other origins are refused.
     origins: tuple[str, ...] = ()
-    #: What a relay gives.
+    #: The limits of a relay.
     relay: RelayLimits = field(default_factory=RelayLimits)
-    #: What a mailbox is; None of a service of another kind.
+    #: The settings of a mailbox; None for other kinds.
     mailbox: MailboxSettings | None = None
-    #: What a login server is; None of a service of another kind.
+    #: The settings of a login server; None for other kinds.
     logins: LoginSettings | None = None
-    #: What a show is; None of a service of another kind.
+    #: The settings of a show; None for other kinds.
     broadcast: BroadcastSettings | None = None
-    #: What a line for tips is; None of a service of another kind.
+    #: The settings of a line for tips; None for other kinds.
     tips: TipSettings | None = None
     rules: ServiceRules = ServiceRules()
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A local socket, and the service that it leads to.
+    """A local socket, and the service that it is forwarded to.
 
-    `to` are addresses of one service, tried in order; those of one identity are ways to the same connection. In the
-    other modes the program says itself which service it wants, and `to` is empty.
+    `to` are addresses of one service, tried in order; those with the same identity are routes for the same
+    connection. In other modes the program names the service itself, and `to` is empty.
     """
 
     listen: LocalPlace
     to: tuple[Address, ...] = ()
     mode: Mode = "direct"
     kind: ForwardKind = "tcp"
-    #: The service is paid, within this.
+    #: How much may be paid for the service; None if it isn't paid.
     budget: BudgetSettings | None = None
 
     @property
     def name(self) -> str:
-        """The place, as no other forward has it: TCP and UDP have ports of their own."""
+        """The place in a spelling that no other forward has, since TCP and UDP have separate ports."""
         return f"udp:{self.listen}" if self.kind == "udp" else str(self.listen)
 
 
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
-    """Sui: the host whose lists, passes and rates hold for services with `on_chain`, and the account that signs."""
+    """Sui: the host whose lists, passes and rates apply to services with `on_chain`, and the account that signs."""
 
     host: str | None = None
-    #: The plans of the host whose passes let in.
+    #: The plans of the host whose pass holders are admitted.
     plans: tuple[str, ...] = ()
     network: str | None = None
-    #: A key file; the identity's key without.
+    #: A key file; None for the key of the identity.
     wallet: Path | None = None
-    #: The highest price of a unit of gas to sign for, MIST; None for the usual one.
+    #: The highest gas price to sign for, in MIST; None for the default.
     max_gas_price: int | None = None
-    #: Lists and channels in use are asked about so often, seconds.
+    #: Seconds between two queries about the lists and the channels in use.
     refresh: float = 15.0
-    #: Where others dial this daemon: announced in the host's beacon, with this weight and role.
+    #: The address at which others dial this daemon, announced in the host's beacon with this weight and role.
     endpoint: str | None = None
     weight: int = 1
     role: Literal["active", "standby"] = "active"
-    #: Where vouchers are kept: a file, or a URL of PostgreSQL or Redis for what several get; None: the data folder.
+    #: Where vouchers are kept: a file, or a PostgreSQL or Redis URL where several daemons receive them; None for
+    #: the data folder.
     vouchers: Path | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Where metrics and spans go by OTLP over HTTP: the collector's URL, and how often, seconds."""
+    """Where metrics and spans are sent by OTLP over HTTP: the collector's URL, and the seconds between two
+    reports."""
 
     otlp: str
     every: float = 15.0
@@ -405,58 +415,59 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """How to log: one line for people or one JSON object for programs, from this level on."""
+    """How to log: one line for people or one JSON object for programs, from this level up."""
 
     format: Literal["human", "json"] = "human"
     level: Literal["debug", "info", "warning", "error"] = "info"
-    #: The file that gets a line for each request of HTTP and JSON-RPC.
+    #: The file that gets a line for each HTTP and JSON-RPC request.
     access: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole file. Relative paths in it are taken from the file's folder."""
+    """A whole file. Relative paths in it are relative to the file's folder."""
 
     path: Path
     identity: Path
     passphrase_file: Path | None = None
     psk_file: Path | None = None
-    #: Carrier URLs where peers come in; only with something to expose.
+    #: The carrier URLs at which to listen for peers. Only with something to expose.
     listen: tuple[str, ...] = ()
     control: Path | None = None
-    #: Connections may finish for so long when the daemon ends.
+    #: Seconds in which connections may finish when the daemon ends.
     drain: float = 30.0
-    #: A peer whose connection was cut may come back within so long.
+    #: Seconds in which a peer whose connection was cut may resume it.
     resume_timeout: float = DEFAULT.resume
-    #: Bytes of memory that all of it may have; None: half of the machine's.
+    #: The most memory in bytes that all processes together may use; None for half of the machine's.
     memory: int | None = None
-    #: Processes that serve.
+    #: The number of processes that serve.
     workers: int = 1
-    #: The least length of a record on the wire; 0: none is padded.
+    #: The least length of a record on the wire; 0 for no padding.
     padding: int = 0
-    #: Plain HTTP with a page, Prometheus metrics and a health answer.
+    #: The address of a plain HTTP server with a status page, Prometheus metrics and a health check.
     web: LocalPlace | None = None
     log: Log = Log()
     telemetry: Telemetry | None = None
     chain: ChainSettings | None = None
     node: NodeSettings | None = None
-    #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
+    #: Where quotas are counted, over restarts and with other daemons: a URL of `dtp.daemon.state.STORES`; None for
+    #: in memory.
     state: str | None = None
-    #: Those who share it by one name count together; None: those behind one host object, else of one identity.
+    #: The name under which daemons count together; None for the host object, or the identity without one.
     state_name: str | None = None
-    #: Rules that hold for all services together.
+    #: Rules that apply to all services together.
     everywhere: ServiceRules = ServiceRules(access=AccessRule(everyone=True))
     expose: tuple[Expose, ...] = field(default=())
     forward: tuple[Forward, ...] = field(default=())
 
     def counted_as(self, identity: object) -> str:
-        """Return by which name a daemon of `identity` shares what is counted."""
+        """Return the name under which a daemon of `identity` shares its counts."""
         host = None if self.chain is None else self.chain.host
         return self.state_name or host or str(identity)
 
     @property
     def unannounced(self) -> str:
-        """What to say where something is sold and the daemon announces no endpoint; "" otherwise."""
+        """A warning for a daemon that sells something and announces no endpoint; "" otherwise."""
         sold = [one.service for one in self.expose if one.price is not None]
         if not sold or self.chain is None or self.chain.endpoint is not None:
             return ""
@@ -467,7 +478,7 @@ class Config:
         )
 
     def kept_in(self, identity: object) -> str:
-        """Return where its bans are kept, as a hash, since the URL may hold a password; "": in memory."""
+        """Return where bans are kept, as a hash, since the URL may have a password; "" for in memory."""
         if self.state is None:
             return ""
         return sha256(f"{self.state}\n{self.counted_as(identity)}".encode()).hexdigest()

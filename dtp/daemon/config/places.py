@@ -1,7 +1,7 @@
-"""Where everything in a TOML document stands: the line and column of each key and value.
+"""Finds where everything in a TOML document is: the line and column of each key and value.
 
-`tomllib` says what a document means and no more. This scanner runs over text that `tomllib` has accepted, so it
-has nothing to refuse and knows of the grammar only what it takes to find ends (docs/decisions/0030).
+`tomllib` returns what a document means and no more. This scanner only reads text that `tomllib` has accepted, so it
+refuses nothing and knows just enough of the grammar to find where things end (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 
-#: A place in a document: names of tables and keys, numbers in arrays.
+#: The path to something in a document: names of tables and keys, and indices of arrays.
 KeyPath = tuple[str | int, ...]
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-#: A number, a date or a boolean ends where none of these can go on.
+#: A number, date or boolean: it ends at one of these characters.
 _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
-#: The four kinds of strings, longest quotes first. Up to two quotes may stand right before three closing ones.
+#: The four kinds of strings, longest quotes first. Up to two quotes may precede three closing ones.
 _STRING = re.compile(
     r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})|'
     r"'''.*?'''(?:'{0,2})|"
@@ -30,7 +30,7 @@ _STRING = re.compile(
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourcePlace:
-    """A line and a column of a text, both from 1; columns count characters."""
+    """A line and a column of a text. Both start at 1; columns count characters."""
 
     line: int
     column: int
@@ -38,13 +38,13 @@ class SourcePlace:
 
 @dataclass(frozen=True, slots=True)
 class SourcePlaces:
-    """Where the keys and the values of a document begin. Tables are where their headers are."""
+    """Where the keys and values of a document begin. A table begins at its header."""
 
     keys: dict[KeyPath, SourcePlace] = field(default_factory=dict)
     values: dict[KeyPath, SourcePlace] = field(default_factory=dict)
 
     def find_place(self, path: KeyPath) -> SourcePlace:
-        """Return where the value at `path` is, or the nearest thing around it that has a place."""
+        """Return where the value at `path` is, or the nearest enclosing thing whose place is known."""
         while path:
             found = self.values.get(path) or self.keys.get(path)
             if found is not None:
@@ -53,7 +53,7 @@ class SourcePlaces:
         return SourcePlace(1, 1)
 
     def of_key(self, path: KeyPath) -> SourcePlace:
-        """Return where the key at the end of `path` is, or the nearest thing around it."""
+        """Return where the key at the end of `path` is, or the nearest enclosing thing."""
         return self.keys.get(path) or self.find_place(path)
 
 
@@ -70,7 +70,7 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
-        #: How many tables each array of tables has so far.
+        #: The number of tables that each array of tables has so far.
         self._arrays: dict[KeyPath, int] = {}
 
     def scan_document(self) -> None:
@@ -84,9 +84,9 @@ class _Scanner:
     # ---- pieces -----------------------------------------------------------------------------------------
 
     def _skip_blank(self) -> bool:
-        """Go to the next thing that is neither blank nor comment; return False at the end."""
+        """Skip blanks and comments; return False at the end of the text."""
         blank = _BLANK.match(self._text, self._at)
-        assert blank is not None  # matches nothing at all, too
+        assert blank is not None  # it also matches the empty string
         self._at = blank.end()
         return self._at < len(self._text)
 
@@ -116,7 +116,7 @@ class _Scanner:
             self._skip_blank()
             place = self._current_place()
             if self._text[self._at] in "\"'":
-                # A quoted key may have escapes, and who knows them is tomllib.
+                # A quoted key may have escapes, which tomllib decodes.
                 parts.append((tomllib.loads(f"key = {self._take_match(_STRING)}")["key"], place))
             else:
                 parts.append((self._take_match(_BARE_KEY), place))
@@ -125,7 +125,7 @@ class _Scanner:
             self._at += 1
 
     def _path_below(self, base: KeyPath, parts: list[tuple[str, SourcePlace]]) -> KeyPath:
-        """Return the path of a dotted key below `base`; an array of tables stands for its newest one."""
+        """Return the path of a dotted key below `base`. In it an array of tables stands for its last table."""
         path = base
         for name, place in parts:
             path = (*path, name)

@@ -1,4 +1,4 @@
-"""Reading a configuration so that every mistake is found in one go, each with its line and column."""
+"""Reads a configuration so that all its mistakes are found at once, each with its line and column."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 _REQUIRED: Any = object()
-# tomllib says the place only in words before Python 3.14.
+# Before Python 3.14, tomllib gives the place only in its message.
 _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
-#: What stands for yes and no elsewhere.
+#: Words for true and false in other formats.
 _YES_OR_NO = re.compile(r"(?:true|false|yes|no|on|off)\b", re.IGNORECASE)
-#: What helps with what tomllib finds, by how its message begins.
+#: Hints for tomllib's messages, by how a message begins.
 _TOML_HINTS = {
     "Invalid value": 'a text has to be in quotes, "..."',
     "Cannot overwrite a value": "the name is there already",
@@ -48,7 +48,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong, and where; `what` says what was probably meant."""
+    """A mistake and its place; `what` describes it and says what was probably meant."""
 
     place: SourcePlace
     what: str
@@ -68,17 +68,18 @@ class ConfigMistakes(ConfigError):
 
 
 class Wrong(Exception):
-    """A value can't be meant: raised by what reads values, and turned into a `Mistake` by `Section`."""
+    """A value isn't valid. Raised by functions that read values; `Section` turns it into a `Mistake`."""
 
 
 @dataclass
 class Document:
-    """A file that is being read, and what was found wrong with it so far."""
+    """A file that is being read, and the mistakes found in it so far."""
 
     path: Path
     places: SourcePlaces
     mistakes: list[Mistake] = field(default_factory=list)
-    #: What was looked for, whether it is there or not: a table's name ("" for the whole file), and the setting's.
+    #: Everything that was looked up, whether it is there or not: the name of its table ("" for the file), and its
+    #: own.
     known: set[tuple[str, str]] = field(default_factory=set)
 
     def note_mistake(self, place: SourcePlace, what: str) -> None:
@@ -87,19 +88,19 @@ class Document:
 
 
 def kind_of(value: object) -> str:
-    """Return what a TOML value is, for messages."""
+    """Return what kind of TOML value this is, for messages."""
     return _KINDS.get(type(value), "a date or time")
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """Return half a sentence that helps whoever wrote `word`."""
+    """Return a hint for whoever wrote `word`: the nearest known word, or all of them."""
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"did you mean {by_lower[near[0]]}?" if near else f"known here: {', '.join(known)}"
 
 
 def parse(path: Path, text: str) -> tuple[Document, Section]:
-    """Return the document and its root table. `ConfigMistakes` when the text is not TOML."""
+    """Return the document and its root table. Raise `ConfigMistakes` when the text is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -120,11 +121,10 @@ def parse(path: Path, text: str) -> tuple[Document, Section]:
 
 
 class Section:
-    """A table of the file. Take the settings that are known; `check_unread` complains of all others.
+    """A table of the file. Read the settings that are known; `check_unread` then reports all others.
 
-    A setting that can't be used is noted in the document, and something harmless given in its place (the
-    default, None without one), so that reading goes on: `load` throws away what was read from a file with
-    mistakes.
+    A setting that can't be used is noted in the document, and reading goes on with a harmless value: the default,
+    or None. `load` discards what was read from a file that has mistakes.
     """
 
     def __init__(self, document: Document, path: KeyPath, values: dict[str, Any]) -> None:
@@ -149,7 +149,8 @@ class Section:
     def read_setting(self, key: str, read: Callable[[Any], T], default: D) -> T | D: ...
 
     def read_setting(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
-        """Return the setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
+        """Return the setting `key` as `read` converts it, or `default`. `read` raises `Wrong` for what isn't
+        valid."""
         self._note_key(key)
         if key not in self._values:
             if default is _REQUIRED:
@@ -168,7 +169,8 @@ class Section:
         return key in self._failed
 
     def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
-        """Return the setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
+        """Return the setting `key`, an array or a single value, with each element converted by `read`; () if it
+        isn't there."""
         self._note_key(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
@@ -182,14 +184,14 @@ class Section:
         return tuple(found)
 
     def get_section(self, key: str) -> Section | None:
-        """Return the table at `key`, None if it isn't there."""
+        """Return the table at `key`, or None if it isn't there."""
         self._note_key(key)
         if key not in self._values:
             return None
         return self._section_below(key, (key,), self._values[key])
 
     def iter_sections(self, key: str) -> Iterator[Section]:
-        """Each table of the array at `key`; a table that stands alone is one, too."""
+        """Yield each table of the array at `key`. A single table counts as an array of one."""
         self._note_key(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
@@ -205,13 +207,13 @@ class Section:
         return None
 
     def note_mistake(self, what: str, *below: str | int) -> None:
-        """Note a mistake of the value at `below`, or of this table."""
+        """Note a mistake about the value at `below`, or about this table."""
         self.document.note_mistake(self.document.places.find_place((*self.path, *below)), what)
 
     def check_unread(self) -> bool:
-        """Complain of the settings nobody asked for, as a misspelt one must not be ignored in silence.
+        """Note settings that nobody asked for as mistakes, since a misspelt one must not be ignored silently.
 
-        Whether there were none.
+        Return True if there were none.
         """
         unknown = [key for key in self._values if key not in self._asked]
         for key in unknown:
@@ -221,7 +223,7 @@ class Section:
         return not unknown
 
     def spell_table(self) -> str:
-        """Return this table's name as a person would write it."""
+        """Return this table's name as it is written in a file."""
         names = [str(part) for part in self.path if isinstance(part, str)]
         if not names:
             return "the file"

@@ -1,4 +1,4 @@
-"""What of a file can't change while a daemon runs."""
+"""Settings that can't change while a daemon runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FIXED = (
 
 
 class CantReload(ConfigError):
-    """The new configuration changes what only a restart can change; the old one stays."""
+    """The new configuration changes something that takes a restart. The old one stays in force."""
 
     code = "cant-reload"
 
 
 def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
-    """Raise `CantReload` for what can't change while a daemon runs."""
+    """Raise `CantReload` if `new` changes what can't change while a daemon runs."""
     if _settled_node(old) != _settled_node(new):
         raise CantReload(
             "[node] has changed in more than announce, topics and private-topics: that takes 'dtpd upgrade' or a "

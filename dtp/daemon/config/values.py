@@ -1,4 +1,5 @@
-"""The values of settings: durations, sizes, rates, places, callers. A reader raises `Wrong` saying what is meant."""
+"""The values of settings: durations, sizes, rates, places, callers. Each function raises `Wrong` for what isn't
+valid."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ _BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-#: What else units are called -> ours.
+#: Other names of units, and ours.
 _MEANT = {
     **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
     **dict.fromkeys(("min", "mins", "minute", "minutes"), "m"),
@@ -54,19 +55,19 @@ _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(?::\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](?::\d{1,5})?"
 )
 _HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
-#: The most bytes that the path of a Unix socket may have (sun_path of Linux, less its end).
+#: The most bytes in the path of a Unix socket (Linux's sun_path, without its terminator).
 LONGEST_SOCKET = 107
-#: What a name of a machine is made of: labels of up to 63 bytes (RFC 1035), with the "_" that networks have too.
+#: A host name: labels of up to 63 bytes (RFC 1035), with "_", which real networks use.
 _HOST = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-#: More than machines have cores today.
+#: More cores than machines have today.
 _MOST_WORKERS = 256
 
 
 def workers(value: Any) -> int:
-    """Return how many processes: a number, or "auto" for one on each core that this process may use."""
+    """Return a number of processes: a number, or "auto" for one on each core that this process may use."""
     if value == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(value, str):
@@ -82,7 +83,7 @@ def text(value: Any) -> str:
         raise Wrong("must not be empty")
     control = next((char for char in value if unicodedata.category(char) == "Cc"), None)
     if control is not None:
-        raise Wrong(f"has the character {control!a}, which can't be meant")
+        raise Wrong(f"has the character {control!a}, which isn't allowed")
     return value
 
 
@@ -94,7 +95,7 @@ def boolean(value: Any) -> bool:
 
 
 def number(minimum: int, maximum: int = 2**53) -> Callable[[Any], int]:
-    """Return a whole number within bounds."""
+    """Return what reads a whole number within bounds."""
 
     def read(value: Any) -> int:
         if type(value) is not int:
@@ -120,7 +121,7 @@ def choice(known: Collection[str]) -> Callable[[Any], str]:
 
 
 def duration(value: Any) -> float:
-    """Return seconds: "500ms", "2s", "5m", "1h", "7d", or a number of seconds; above 0."""
+    """Return seconds, from "500ms", "2s", "5m", "1h", "7d" or a number of seconds; above 0."""
     if type(value) in (int, float):
         seconds = float(value)
     else:
@@ -132,7 +133,7 @@ def duration(value: Any) -> float:
 
 
 def size(value: Any) -> int:
-    """Return bytes: "64KiB", "10MB", "1GiB", or a whole number; above 0."""
+    """Return bytes, from "64KiB", "10MB", "1GiB" or a whole number; above 0."""
     if type(value) is int:
         found = value
     else:
@@ -144,7 +145,7 @@ def size(value: Any) -> int:
 
 
 def padding(value: Any) -> int:
-    """Return the least length of a record in bytes: "64B" to "4KiB", or a whole number; 0 for none."""
+    """Return the least length of a record in bytes, from "64B" to "4KiB" or a whole number; 0 for no padding."""
     if type(value) is int and value == 0:
         return 0
     found = size(value)
@@ -168,14 +169,14 @@ def _split(value: str, units: Collection[str], example: str) -> tuple[float, str
 
 @dataclass(frozen=True, slots=True)
 class AllowedRate:
-    """So much (requests, or bytes) in so many seconds."""
+    """An amount of requests or bytes in a number of seconds."""
 
     amount: float
     seconds: float
 
 
 def request_rate(value: Any) -> AllowedRate:
-    """Return requests in a time: "100/s", "10/m", "5/10s"."""
+    """Return a rate of requests: "100/s", "10/m", "5/10s"."""
     amount, seconds = _per(value, '"100/s" or "10/m"')
     if not amount.isdecimal() or not int(amount):
         raise Wrong(f'{value!r}: {amount!r} has to be a whole number above 0, as in "100/s"')
@@ -183,7 +184,7 @@ def request_rate(value: Any) -> AllowedRate:
 
 
 def byte_rate(value: Any) -> AllowedRate:
-    """Return bytes in a time: "10MiB/s", "1GB/h"."""
+    """Return a rate of bytes: "10MiB/s", "1GB/h"."""
     amount, seconds = _per(value, '"10MiB/s"')
     return AllowedRate(float(size(amount)), seconds)
 
@@ -199,7 +200,7 @@ def _per(value: Any, example: str) -> tuple[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class LocalPlace:
-    """Where a program listens on this machine or near it: host and port, or the path of a Unix socket."""
+    """Where a program listens on or near this machine: a host and port, or the path of a Unix socket."""
 
     host: str = ""
     port: int = 0
@@ -207,7 +208,7 @@ class LocalPlace:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         if self.path or self.host == "localhost":
             return True
         return is_ip_address(self.host) and ipaddress.ip_address(self.host).is_loopback
@@ -219,7 +220,7 @@ class LocalPlace:
 
 
 def place(value: Any) -> LocalPlace:
-    """Return HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
+    """Return a place: HOST:PORT, [IPv6]:PORT or unix:/PATH. Port 0 is any free port to listen at."""
     spelled = str(value) if type(value) is int else text(value)
     if spelled.startswith("unix:"):
         path = spelled.removeprefix("unix:")
@@ -241,7 +242,7 @@ def place(value: Any) -> LocalPlace:
 
 
 def _no_place(spelled: str) -> str:
-    """Return what is wrong with a text that is not a HOST:PORT."""
+    """Return what is wrong with a text that isn't HOST:PORT."""
     if "://" in spelled:
         return "is a URL; HOST:PORT or unix:/PATH is meant here"
     if spelled.isdecimal():
@@ -255,7 +256,7 @@ def _no_place(spelled: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """Return where the carrier URL `url` listens, as a `LocalPlace` is spelt."""
+    """Return where the carrier URL `url` listens, spelt as a `LocalPlace`."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix:{unquote(parts.path)}"
@@ -263,19 +264,20 @@ def place_of(url: str) -> str:
 
 
 def backend(value: Any) -> LocalPlace:
-    """Return a `place` that can be dialled."""
+    """Return a place that can be dialled, see `place`."""
     found = place(value)
     if not found.path and not found.port:
         raise Wrong(f"{value!r}: port 0 can't be dialled")
     return found
 
 
-#: Carriers that a daemon listens with.
+#: Carriers with which a daemon can listen.
 _LISTENING = ("tcp", "quic", "unix", "ws", "wss")
 
 
 def carrier_url(value: Any) -> str:
-    """Return where to listen for peers: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
+    """Return a URL at which to listen for peers: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH,
+    ws://HOST:PORT/PATH."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -285,7 +287,7 @@ def carrier_url(value: Any) -> str:
         raise Wrong(f"{url!r} is not a carrier's URL; did you mean {meant}?")
     if scheme not in _LISTENING:
         raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, _LISTENING)}")
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]  # paths and queries may have colons of their own
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]  # paths and queries may have colons
     if scheme != "unix" and authority.count(":") > 1 and "[" not in authority:
         raise Wrong(f"{url!r} has an IPv6 address without brackets; write it as {scheme}://[::1]:9700")
     try:
@@ -302,12 +304,14 @@ def carrier_url(value: Any) -> str:
 
 
 def endpoint(value: Any) -> str:
-    """Return where others dial this daemon: tcp://HOST:PORT, ws:// or wss://, without options."""
+    """Return the URL at which others dial this daemon: tcp://HOST:PORT, ws:// or wss://, without options."""
     url = carrier_url(value)
     if not url.startswith(("tcp://", "ws://", "wss://")) or any(mark in url for mark in "?@# "):
-        raise Wrong(f"{url!r} is nothing that others dial: tcp://HOST:PORT, ws:// or wss://, without options")
+        raise Wrong(
+            f"{url!r} can't be dialled by others: use tcp://HOST:PORT, ws:// or wss://, without options"
+        )
     if is_any_url(url):
-        raise Wrong(f"{url!r} is nothing that others dial: write the address that they reach this machine by")
+        raise Wrong(f"{url!r} can't be dialled by others: give the address that they reach this machine by")
     return url
 
 
@@ -318,7 +322,7 @@ def money(value: Any) -> int:
     """Return an amount: "0.5SUI", "1000MIST", or a number in the coin's smallest unit."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise Wrong(f"{value} is less than nothing")
+            raise Wrong(f"{value} is less than 0")
         return value
     match = _MONEY.fullmatch(text(value))
     if match is None:
@@ -333,8 +337,8 @@ _PER = re.compile(r"(?P<amount>.+?) (?:a|an|per|each) (?P<period>\w+)")
 
 
 def money_per(value: Any) -> tuple[int, float | None]:
-    """Return an amount, and the seconds that it is for: "0.5SUI a day" (hour, week, month of 30 days); None for
-    ever."""
+    """Return an amount and the seconds it is for, such as "0.5SUI a day" (hour, week, month of 30 days); the
+    seconds are None where no period is given."""
     match = _PER.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return money(value), None
@@ -355,18 +359,18 @@ def service(value: Any) -> str:
 
 
 def bootstrap(value: Any) -> str:
-    """Return a node to begin with: dtp+tcp://dtp1...@HOST:PORT, or HOST:PORT of the DHT."""
+    """Return the address of a first node: dtp+tcp://dtp1...@HOST:PORT, or HOST:PORT of the DHT."""
     spelled = text(value)
     if "://" not in spelled:
         return str(backend(value))
     found = address(value)
     if not found.is_direct:
-        raise Wrong(f"{spelled!r} says not where it is, as in dtp+tcp://dtp1...@HOST:PORT")
+        raise Wrong(f"{spelled!r} doesn't say where the node is; write it as dtp+tcp://dtp1...@HOST:PORT")
     return spelled
 
 
 def relay_place(value: Any) -> str:
-    """Return a place at a relay: relay://HOST:PORT?relay=dtp1...&via=quic."""
+    """Return an address at a relay: relay://HOST:PORT?relay=dtp1...&via=quic."""
     from dtp.peers.reach.errors import RelayUrlError
     from dtp.peers.reach.relay_client import RelayPlace
 
@@ -381,7 +385,7 @@ def relay_place(value: Any) -> str:
 
 
 def udp_place(value: Any) -> LocalPlace:
-    """Return HOST:PORT of UDP, with an IP address."""
+    """Return HOST:PORT for UDP, where the host has to be an IP address."""
     found = place(value)
     if found.path or not is_ip_address(found.host):
         raise Wrong(f"{value!r} has to be an IP address and a port, for UDP")
@@ -405,14 +409,14 @@ def topic(value: Any) -> str:
 
 
 def address(value: Any) -> Address:
-    """Return whom to reach: dtp://dtp1.../service, dtp+tcp://dtp1...@host:port/service."""
+    """Return the address of a service: dtp://dtp1.../service, dtp+tcp://dtp1...@host:port/service."""
     try:
         return Address.parse(text(value))
     except AddressError as error:
         raise Wrong(str(error)) from None
 
 
-#: In a list of callers: whoever proves an identity.
+#: Stands in a list of callers for everyone who proves an identity.
 EVERYONE = "*"
 
 
@@ -437,7 +441,7 @@ def one_caller(value: Any) -> PeerId | str:
 
 
 def origin(value: Any) -> str:
-    """Return where a web page comes from (RFC 6454): scheme://host:port, "null" (a file), or "*"."""
+    """Return the origin of a web page (RFC 6454): scheme://host:port, "null" (a file), or "*"."""
     spelled = text(value)
     if spelled not in ("*", "null") and not _ORIGIN.fullmatch(spelled):
         raise Wrong(
@@ -447,7 +451,7 @@ def origin(value: Any) -> str:
 
 
 def collector(value: Any) -> str:
-    """Return the base of an OTLP collector's URLs: http://HOST:PORT."""
+    """Return the base URL of an OTLP collector: http://HOST:PORT."""
     url = text(value)
     _check_port(url, "http://127.0.0.1:4318")
     parts = urlsplit(url)
@@ -459,7 +463,7 @@ def collector(value: Any) -> str:
 
 
 def object_id(value: Any) -> str:
-    """Return an object on Sui: "0x" and 64 hex digits."""
+    """Return the id of an object on Sui: "0x" and 64 hex digits."""
     spelled = text(value).lower()
     if not _SUI_ADDRESS.fullmatch(spelled):
         raise Wrong(f"{value!r} is not an object id: that is 0x and 64 hex digits")
@@ -467,10 +471,11 @@ def object_id(value: Any) -> str:
 
 
 def state_url(value: Any) -> str:
-    """Return where counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER, postgresql://USER@HOST/DATABASE."""
+    """Return a URL at which counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER,
+    postgresql://USER@HOST/DATABASE."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
-    # What comes behind the scheme is not quoted: it may have a password in it.
+    # The rest of the URL isn't quoted: it may have a password.
     if not colon:
         raise Wrong(
             "has to be a URL: sqlite:///PATH, redis://HOST:PORT/NUMBER or postgresql://USER@HOST/DATABASE"
@@ -485,7 +490,8 @@ def state_url(value: Any) -> str:
 
 
 def _server(url: str) -> str:
-    """Return the URL of a server, which says where it is. Not quoted in what is wrong with it, for its password."""
+    """Return the URL of a server, which has to have a host. It isn't quoted in messages, since it may have a
+    password."""
     _check_port(url, "redis://127.0.0.1:6379/0")
     database = urlsplit(url).path.strip("/")
     if url.startswith("redis") and database and not database.isdecimal():
@@ -503,14 +509,14 @@ def _check_port(url: str, example: str) -> None:
 
 
 def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
-    """Return the URL of a PostgreSQL database or a Redis server, or what `file` makes of it."""
+    """Return what reads the URL of a PostgreSQL database or a Redis server; anything else is read by `file`."""
 
     def read(value: Any) -> Path | str:
         named = text(value)
         if named.startswith(("postgresql://", "redis://", "rediss://")):
             return _server(named)
         if "://" in named:
-            # Not quoted: it may have a password in it.
+            # The value isn't quoted: it may have a password.
             raise Wrong("a file is meant, or postgresql://USER@HOST/DATABASE, or redis://HOST:PORT/NUMBER")
         return file(value)
 
@@ -531,7 +537,7 @@ def days(value: Any) -> frozenset[int]:
 
 
 def hours(value: Any) -> tuple[time, time]:
-    """Return a part of the day: "08:00-18:00"; "22:00-06:00" goes over midnight."""
+    """Return a part of the day: "08:00-18:00"; "22:00-06:00" spans midnight."""
     match = _HOURS.fullmatch(text(value))
     try:
         if match is None:

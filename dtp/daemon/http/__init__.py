@@ -1,1 +1,1 @@
-"""Services that speak HTTP: requests past the policies one by one, to backends that are told who came."""
+"""Services that speak HTTP: each request has to pass the policies, and backends are told who the caller is."""

@@ -1,4 +1,5 @@
-"""What all streams that are understood have in common: bytes that are counted and timed, one backend, one end."""
+"""What all streams whose protocol the daemon understands have in common: counted and timed bytes, one backend, one
+end."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ _T = TypeVar("_T")
 
 #: Bytes per read.
 READ = 64 * 1024
-#: Bytes of a head: with more the client means harm.
+#: The most bytes of a head. A client that sends more is malicious.
 HEAD_SIZE = 32 * 1024
 
 
 class Ended(Exception):
-    """The stream is to end now, for this reason."""
+    """The stream has to end now, for this reason."""
 
     def __init__(self, reason: Reason, why: str = "") -> None:
         super().__init__(why or words(reason))
@@ -36,18 +37,18 @@ class Ended(Exception):
 
 
 class Conversation:
-    """A stream whose bytes are looked at, and the connection to a backend that it uses. A `Session` of the ledger."""
+    """A stream whose protocol is understood, and its connection to a backend. A `Session` of the ledger."""
 
     def __init__(
         self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds, *, keep: float | None
     ) -> None:
-        """`keep`: seconds without a byte of the client that are enough, where the rules say nothing."""
+        """`keep`: the seconds after which a client that sends nothing is idle, where the rules don't say."""
         self.stream = stream
         self.counts = Counts()
         self._kept = 0
         self.why = ""
         self.ended = False
-        #: What serves it; after a reload that may be another one.
+        #: The service that serves it, which may be another one after a reload.
         self.exposed = exposed
         self._caller, self._bounds = caller, bounds
         self._parsing = Parsing.of_loop(asyncio.get_running_loop())
@@ -55,27 +56,28 @@ class Conversation:
         self._link: BackendLink | None = None
         self._task = asyncio.current_task()
         self._moved, self._moved_at = 0, 0.0
-        #: Bytes that were read in this turn of the event loop.
+        #: Bytes read in this turn of the event loop.
         self._in_a_row = 0
         self._aborted: Reason | None = None
-        #: Requests that were let in and are on hold until they are paid, by `id`.
+        #: Admitted requests that are on hold until they are paid, by `id`.
         self._unpaid: dict[int, MethodCall] = {}
-        #: Why no more of the answer may come.
+        #: Why no more of the answer may be sent.
         self._used_up: Reason | None = None
 
     @property
     def kept(self) -> int:
-        """Return how many bytes were read and wait here for what comes behind them."""
+        """Return how many bytes were read and are waiting for the bytes that follow them."""
         return self._kept
 
     @property
     def link(self) -> BackendLink | None:
-        """The connection to a backend that it has now."""
+        """The current connection to a backend; None without one."""
         return self._link
 
     async def _wait_to_parse(self, size: int) -> None:
-        """Return when so many bytes may be parsed, which is to be done at once. Raise `Ended` where nobody wants the
-        answer any more: a flood of those who give up opens thousands of streams, and most have by their turn."""
+        """Return when `size` bytes may be parsed, which must be done at once. Raise `Ended` when the client no
+        longer wants the answer: a flood of clients that give up opens thousands of streams, and most have given up
+        by their turn."""
         await self._parsing.wait_turn(size, self.stream.connection.account)
         if size and self.stream.write_error is not None:
             raise Ended(Reason.CLIENT_GONE)
@@ -87,18 +89,19 @@ class Conversation:
             self._task.cancel()
 
     def finish(self, end: Ending) -> None:
-        """Take up nothing new, except as `end` says. What is under way may be finished."""
+        """Accept nothing new, except as `end` says. What is under way may finish."""
         raise NotImplementedError
 
     async def run(self) -> None:
-        """Serve the stream to its end. Raise nothing but `CancelledError`."""
+        """Serve the stream until it ends. Only `CancelledError` is raised."""
         try:
             await self._serve_stream()
         except Ended as end:
             self._reset_stream(end.reason, end.why)
         except DtpError as error:
             self._reset_stream(Reason.BACKEND_BROKE, told(error))
-            # The stream keeps it, and by it all that was at work: only a collection would free them.
+            # The stream keeps the error, whose traceback refers to everything here: only the garbage collector
+            # would free it.
             error.__traceback__ = None
         except OSError as error:
             self._reset_stream(
@@ -114,18 +117,18 @@ class Conversation:
             self._drop_link()
 
     async def _serve_stream(self) -> None:
-        """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
+        """Serve the stream until its regular end. Raise `Ended`, or what reading and writing raise."""
         raise NotImplementedError
 
     async def _answer_late(self) -> None:
-        """Count a request that can't be understood; wait with the answer as long as its caller has to by now."""
+        """Count a malformed request, and wait before it is answered as long as its caller has to wait by now."""
         if delay := self.exposed.malformed.count_request(self._caller, asyncio.get_running_loop().time()):
             self._moved_at = max(self._moved_at, asyncio.get_running_loop().time() + delay)
             await asyncio.sleep(delay)
 
     async def _in_time(self, doing: Awaitable[_T]) -> _T:
-        """Wait for it as long as a stream may take; raise `Ended` then. A system's own time-out is a fault like
-        others."""
+        """Await `doing` for as long as a stream may take, and raise `Ended` after that. A time-out of the operating
+        system is passed on as any other error."""
         scope = asyncio.timeout(self._bounds.time)
         try:
             async with scope:
@@ -136,9 +139,9 @@ class Conversation:
             raise
 
     async def _read_rest(self) -> None:
-        """Say no more, and read for a while what the client says yet.
+        """Send no more, but read for a while what the client is still sending.
 
-        Unread, it would become a reset for the client, which would overtake our last words.
+        Unread bytes would reset the connection at the client before it has read our final answer.
         """
         self.stream.write_eof()
         with contextlib.suppress(TimeoutError, Ended, DtpError):
@@ -151,14 +154,15 @@ class Conversation:
         self.stream.reset(reason)
 
     def _is_asking(self) -> bool:
-        """True if nothing was let in that could end: what comes is a request, which is judged yet, and told why."""
+        """True if nothing that could be cut off is under way: what comes next is a request, which is judged and
+        answered."""
         raise NotImplementedError
 
     # ---- requests -----------------------------------------------------------------------------------------
 
     def _ask_policies(self, call: MethodCall) -> Denial | None:
-        """Return why a request may not be. Where each is paid, one that may be is on hold until `_pay_calls` or
-        `_release_calls`."""
+        """Return why a request isn't allowed, or None. Where requests are paid one by one, an allowed one is on
+        hold until `_pay_calls` or `_release_calls`."""
         denial = self.exposed.ask_policies(call)
         if denial is None and self.exposed.charge is not None:
             self._unpaid[id(call)] = call
@@ -169,7 +173,7 @@ class Conversation:
         return tuple(self._unpaid.values())
 
     async def _pay_calls(self, calls: Sequence[MethodCall]) -> Denial | None:
-        """Have requests paid that are on hold; why they weren't."""
+        """Pay for requests that are on hold; return why that failed, or None."""
         denial = await self.exposed.bill_requests(self._caller, self.stream, len(calls))
         self._release_calls(calls, paid=denial is None)
         return denial
@@ -188,10 +192,10 @@ class Conversation:
         return await self._run_in_time(lambda: self.stream.read(size), self._patience)
 
     async def _count_read(self, data: bytes) -> bytes:
-        """Return what was read, once it may go on."""
+        """Return `data`, which was just read, once it may be passed on."""
         self.counts.received += len(data)
         await self._count_moved(len(data))
-        if self._in_a_row >= READ:  # nothing need be waited for while there is more: others have their turn
+        if self._in_a_row >= READ:  # reading doesn't wait while there is more
             await asyncio.sleep(0)
         if not self._in_a_row:
             asyncio.get_running_loop().call_soon(self._turn_over)
@@ -216,12 +220,13 @@ class Conversation:
         except Ended as end:
             if end.reason is Reason.SIZE:
                 raise
-            # The backend has done what was asked. What is refused is the rest, and a short answer has none.
+            # The backend has done its work. What is cut off is the rest of a long answer; a short one is complete
+            # already.
             self._used_up = end.reason
         return data
 
     async def _count_moved(self, size: int) -> None:
-        """Count bytes of a request and its answer; waits as long as a rate says."""
+        """Count bytes of a request or its answer, and wait as long as a rate demands."""
         self._moved += size
         now = asyncio.get_running_loop().time()
         self._moved_at = max(self._moved_at, now)
@@ -235,12 +240,12 @@ class Conversation:
         if isinstance(verdict, Reason):
             raise Ended(verdict)
         if verdict:
-            # It is us who hold the bytes back: until they go on, neither side is silent.
+            # We are holding the bytes back: until they go on, neither side counts as silent.
             self._moved_at = max(self._moved_at, now + verdict)
             await asyncio.sleep(verdict)
 
     async def _run_in_time(self, act: Callable[[], Awaitable[_T]], seconds: float | None) -> _T:
-        """Return what `act` gives, as long as something moves: silence of both sides together ends the stream."""
+        """Await `act` as long as bytes move; raise `Ended` after both sides have been silent for `seconds`."""
         if seconds is None:
             return await act()
         loop = asyncio.get_running_loop()
@@ -253,7 +258,7 @@ class Conversation:
                     return await act()
             except TimeoutError:
                 if not scope.expired():
-                    raise  # a system's own
+                    raise  # of the operating system
                 if max(since, self._moved_at) + seconds <= until:
                     raise Ended(Reason.IDLE) from None
 

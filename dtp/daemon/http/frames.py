@@ -1,4 +1,4 @@
-"""HTTP/2 as frames (RFC 9113): split so that only those that somebody has to understand are kept whole. No IO."""
+"""Splits HTTP/2 into frames (RFC 9113), and keeps only those whole that have to be understood. No IO."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import struct
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-#: What a client says first (section 3.4).
+#: What a client sends first (section 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: Types of frames (section 6).
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x5, 0x6, 0x9
-#: Flags: the last two are of HEADERS and CONTINUATION, of SETTINGS and PING.
+#: Flags: END_STREAM and END_HEADERS of HEADERS and CONTINUATION, ACK of SETTINGS and PING.
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 #: Size, type, flags and stream of a frame (section 4.1).
 _HEAD = struct.Struct("!BHBBL")
 
 
 class MalformedHttp2(Exception):
-    """Bytes that are not HTTP/2, or more of them than anybody needs."""
+    """Bytes that aren't HTTP/2, or that exceed what anybody needs."""
 
 
 class Http2Frame(NamedTuple):
@@ -30,29 +30,31 @@ class Http2Frame(NamedTuple):
 
 
 class Splitter:
-    """Frames out of one direction's bytes."""
+    """Splits the bytes of one direction into frames."""
 
     def __init__(self, whole: Collection[int], most: int) -> None:
-        """Frames of the types `whole` come whole, of at most `most` bytes; others in pieces, as they arrive."""
+        """Frames of types in `whole` come whole, with at most `most` bytes; others come in pieces as they
+        arrive."""
         self._whole, self._most = frozenset(whole), most
         self._kept = b""
         self._frame: Http2Frame | None = None
         self._left = 0
-        #: Frames that were given out to their ends.
+        #: Frames that were returned to their ends.
         self.count = 0
 
     @property
     def waits(self) -> bool:
-        """Whether the beginning of a frame is kept, for the rest of it."""
+        """Whether the beginning of a frame is kept until the rest arrives."""
         return bool(self._kept)
 
     @property
     def between(self) -> bool:
-        """Whether all that was given out so far are whole frames."""
+        """Whether everything returned so far consists of whole frames."""
         return self._frame is None
 
     def split_frames(self, data: bytes) -> Iterator[tuple[Http2Frame, memoryview, bool]]:
-        """Yield pieces, each with its frame, head included, and whether it ends it. Raises `MalformedHttp2`."""
+        """Yield each piece with its frame, the header included, and whether it is the frame's last. Raise
+        `MalformedHttp2`."""
         view = memoryview(self._kept + data if self._kept else data)
         self._kept = b""
         at, end = 0, len(view)
@@ -80,5 +82,5 @@ class Splitter:
 
 
 def payload(piece: memoryview) -> memoryview:
-    """Return what is in a whole frame."""
+    """Return the payload of a whole frame."""
     return piece[_HEAD.size :]

@@ -1,8 +1,8 @@
-"""gRPC calls past the policies: a filter between the frames of a client and those of a backend. No IO.
+"""Applies policies to gRPC calls: a filter between the frames of a client and those of a backend. No IO.
 
-Only the heads of calls are understood: header blocks of the client are decoded, judged, told who came and encoded
-anew; a refused call is answered here by its status, and the backend never hears of it. All other frames pass as they
-are, so flow control, order and cancelling are those of the two ends (docs/decisions/0082).
+Only the heads of calls are understood: the client's header blocks are decoded, judged, given fields that say who
+the caller is, and encoded again. A refused call is answered here by its status, and never reaches the backend. All
+other frames pass unchanged, so flow control, order and cancelling work between the two ends (docs/decisions/0082).
 
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.md), gRFC A6 (when to try again).
 """
@@ -34,70 +34,71 @@ from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
 
-#: What may be called: a name that no backend could read in another way, by decoding or joining its parts.
+#: Method names that are allowed: no backend could read them in another way by decoding or joining their parts.
 _METHOD = re.compile(r"(?:/(?!\.{1,2}/)[A-Za-z0-9_.$~-]+){2,}")
-#: Names and values of fields (RFC 9113, 8.2.1): lower case, and nothing that ends a line somewhere.
+#: Names of fields (RFC 9113, 8.2.1): lower case, without characters that end a line in some parsers.
 _NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\0\r\n]")
-#: Pseudo-fields of a request: each once, in front.
+#: Pseudo-fields of a request, each of which comes once, in front of other fields.
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
 _OF_ONE_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-#: Frames of one header block: more are a flood of empty ones.
+#: The most frames of one header block. More are a flood of empty frames.
 _MOST_FRAMES = 32
-#: Refused calls that are remembered, since frames for them may still come.
+#: The most refused calls that are remembered, since frames for them may still come.
 _REFUSED = 4096
-#: Frames of our own that may wait for a backend that says nothing, or not the rest of a frame.
+#: The most bytes of our own frames that wait while the backend sends nothing, or only part of a frame.
 _MOST_OWN = 16 * 1024
-#: Frames that are taken in a row, some milliseconds; and as how many a head counts at least, which is made anew;
-#: one of more fields counts by those.
+#: The most frames processed in one turn, which takes some milliseconds; and how many of them a head counts for,
+#: since it is encoded again. A head with more fields counts for as many as it has.
 _PER_TURN, _OF_A_HEAD = 1024, 16
 _NO_ERROR, _PROTOCOL_ERROR = 0, 1
-#: For who speaks another version.
+#: The answer to a client that speaks HTTP/1.
 _HTTP_1 = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n%s"
 )
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
 
-#: Asked for each call with its stream and method: a denial, None, or that it waits for `settle_call`.
+#: Called with the stream and method of each call: returns a denial, None, or that the call waits for `settle_call`.
 Judge = Callable[[int, str], "Denial | Waits | None"]
 
 
 class Waits(Enum):
-    """A verdict on a call that is to come."""
+    """The verdict on a call will follow."""
 
     YET = "yet"
 
 
 class Filter:
-    """Bytes of one side in, bytes for both sides out: take them from `for_backend` and `for_client`.
+    """Takes bytes of each side and makes bytes for both, which `for_backend` and `for_client` return.
 
-    Everything raises `MalformedHttp2` when the client or the backend speaks no HTTP/2; then give it nothing more.
+    Every method raises `MalformedHttp2` when the client or the backend doesn't speak HTTP/2; pass it nothing after
+    that.
     """
 
     def __init__(self, judge: Judge, rewrite: Callable[[Headers], Headers]) -> None:
-        """`rewrite` gives the fields of a call as the backend is to get them."""
+        """`rewrite` returns the fields of a call as the backend should receive them."""
         self._judge, self._rewrite = judge, rewrite
         kinds = (frames.HEADERS, frames.CONTINUATION, frames.SETTINGS, frames.PING)
         self._client = Splitter(kinds, HEAD_SIZE)
         self._preface = b""
-        #: Of the head that was decoded last.
+        #: The number of fields of the head that was decoded last.
         self._fields = 0
         self._block: HeaderBlock | None = None
         self._refused: BoundedDict[int, None] = BoundedDict(_REFUSED)
         self._tables = HeaderTables()
         self._there = BackendFrames(self._tables.encode_block, self._refused, self._drop_frame)
         self._back = ClientFrames()
-        #: Calls that the backend has, and whether it has begun to answer.
+        #: Calls that the backend has, and whether it has begun to answer them.
         self._calls: dict[int, bool] = {}
         self._last = 0
-        #: Why there is no backend (any more).
+        #: Why there is no backend, or none any more.
         self.lost: Reason | None = None
-        #: The last call that is taken, once no more are.
+        #: The last call that is accepted, once no more are.
         self._until: int | None = None
-        #: Calls that were answered here rather than by the backend.
+        #: The number of calls that were answered here rather than by the backend.
         self.told = 0
 
-    # ---- what there is to send ----------------------------------------------------------------------------
+    # ---- bytes to send ------------------------------------------------------------------------------------
 
     @property
     def begun(self) -> bool:
@@ -106,52 +107,52 @@ class Filter:
 
     @property
     def halfway(self) -> int | None:
-        """The number of a frame, or head, that has begun and not ended: it may not trickle in."""
+        """The number of the frame or head that has begun but not ended, which has to be complete within a time."""
         return self._client.count if not self.begun or self._client.waits or self._block is not None else None
 
     @property
     def calls(self) -> int:
-        """Calls that the backend has not finished."""
+        """The number of calls that the backend hasn't finished."""
         return len(self._calls)
 
     @property
     def held(self) -> int:
-        """Frames that wait for `settle_call`."""
+        """The number of frames that wait for `settle_call`."""
         return self._there.held
 
     @property
     def kept(self) -> int:
-        """Bytes of memory that those take, about."""
+        """Roughly how many bytes of memory those frames take."""
         return self._there.kept
 
     @property
     def settled(self) -> bool:
-        """Whether the backend has sent its settings, as each server of HTTP/2 does first."""
+        """Whether the backend has sent its settings, which every HTTP/2 server sends first."""
         return self._back.settled
 
     @property
     def pending(self) -> int:
-        """Bytes of a header block of the client that isn't whole."""
+        """Bytes of an incomplete header block of the client."""
         return 0 if self._block is None else len(self._block.data)
 
     def for_backend(self) -> bytes:
-        """Return what there is to send to it now."""
+        """Return the bytes to send to the backend now."""
         return self._there.take_ready()
 
     def for_client(self) -> bytes:
-        """Return what there is to send to it now."""
+        """Return the bytes to send to the client now."""
         return self._back.take_ready()
 
     # ---- from the client ----------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
-        """Take bytes of the client. Raises `MalformedHttp2`."""
+        """Process bytes from the client. Raise `MalformedHttp2`."""
         for _ in self.in_turns(data):
             pass
 
     def in_turns(self, data: bytes) -> Iterator[None]:
-        """Take bytes of the client in steps: between them others have their turn, and what there is so far may go
-        on."""
+        """Process bytes from the client in steps. Between them others have their turn, and what there is so far can
+        be sent."""
         if not self.begun:
             data = self._take_preface(data)
         taken = 0
@@ -170,7 +171,7 @@ class Filter:
             raise MalformedHttp2("more is asked for than the backend lets be refused")
 
     def _take_preface(self, data: bytes) -> bytes:
-        """Take the preface, which may come in pieces; return what is behind it."""
+        """Take the preface, which may come in pieces; return the bytes that follow it."""
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
         if not frames.PREFACE.startswith(self._preface):
@@ -206,19 +207,20 @@ class Filter:
             self._there.add_frame(frame, piece, last)
 
     def _take_client_settings(self, frame: Http2Frame, piece: memoryview) -> None:
-        """Take settings of the client, or its word that it goes by the backend's: so does our encoder then."""
+        """Apply the client's settings, or its acknowledgement of the backend's settings, which our encoder then
+        follows too."""
         if not frame.flags & frames.ACK:
             self._tables.note_client_settings(frames.payload(piece))
         else:
             self._tables.note_client_agreed()
 
     def _drop_frame(self, frame: Http2Frame, last: bool) -> None:
-        """Drop a frame of a call that was refused: its room in the connection is given back."""
+        """Drop a frame of a refused call, and return its bytes to the connection's flow-control window."""
         if frame.kind == frames.DATA and last and frame.size:
             self._back.add_own(WindowUpdateFrame(0, window_increment=frame.size).serialize())
 
     def _stand_in(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
-        """Answer in place of the backend, while there is none, what a server has to answer."""
+        """Answer, while there is no backend, the frames that a server has to answer."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._back.add_own(SettingsFrame(0, flags=["ACK"]).serialize())
             self._tables.apply_client_settings(frames.payload(piece))
@@ -231,7 +233,7 @@ class Filter:
     # ---- calls --------------------------------------------------------------------------------------------
 
     def _add_header_piece(self, data: bytes, frame: Http2Frame) -> None:
-        """Take a piece of a header block; its last one makes it a call, or the end of one."""
+        """Add a piece of a header block. The last piece makes it a call, or the trailers of one."""
         block = self._block
         assert block is not None
         block.data += data
@@ -242,7 +244,7 @@ class Filter:
             return
         self._block = None
         fields = self._tables.decode_block(bytes(block.data))
-        block.data.clear()  # what waits keeps its fields
+        block.data.clear()  # calls that wait keep their fields
         self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
             self._last = block.stream
@@ -253,7 +255,7 @@ class Filter:
             self._take_trailers(block, fields)
 
     def _take_call(self, block: HeaderBlock, fields: Headers) -> None:
-        if self._until is not None:  # it was told, and will ask somebody else
+        if self._until is not None:  # the client was told, and will call elsewhere
             self._forget_stream(block.stream)
             return
         if len(fields) > MOST_FIELDS:
@@ -282,7 +284,8 @@ class Filter:
             self._there.add_headers(block, self._rewrite(fields), waits=verdict is Waits.YET)
 
     def settle_call(self, stream: int, denial: Denial | None) -> None:
-        """Let a call that waited go on, or refuse it. One that its client has cancelled goes on to its end."""
+        """Let a waiting call go on, or refuse it. A call that its client has cancelled goes on, cancellation
+        included."""
         block = self._there.stop_waiting(stream)
         if block is None:
             return
@@ -294,7 +297,7 @@ class Filter:
         self._back.release_own()
 
     def _take_trailers(self, block: HeaderBlock, fields: Headers) -> None:
-        """Take fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
+        """Pass on the trailers of a call. No gRPC client sends any, but HTTP/2 allows them."""
         if len(fields) > MOST_FIELDS:
             raise MalformedHttp2(f"trailers of more than {MOST_FIELDS} fields")
         if any(
@@ -306,22 +309,22 @@ class Filter:
         self._there.add_headers(block, passing)
 
     def _forget_stream(self, stream: int) -> None:
-        """Have nobody get what still comes for this call. Each frame is looked up, so not in a list."""
+        """Drop whatever still comes for this call. A bounded dict, since it is looked up for each frame."""
         self._refused[stream] = None
 
     def _reset_stream(self, stream: int) -> None:
-        """End a call that HTTP/2 doesn't allow."""
+        """Reset a call that violates HTTP/2."""
         self._forget_stream(stream)
         self._back.add_own(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
 
     def _refuse_call(self, block: HeaderBlock, fields: Headers) -> None:
-        """Answer a call that the backend doesn't get."""
+        """Answer a call here; the backend never gets it."""
         self.told += 1
         self._forget_stream(block.stream)
         self._answer_call(block.stream, fields, more=not block.ends)
 
     def _answer_call(self, stream: int, fields: Headers, *, more: bool) -> None:
-        """Send a header block that ends a call, with no more of its messages wanted where `more` may come."""
+        """Send the header block that ends a call. With `more`, also tell the client to stop sending messages."""
         data = self._tables.encode_answer(fields)
         self._back.add_own(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
         if more:
@@ -330,7 +333,7 @@ class Filter:
     # ---- from the backend ---------------------------------------------------------------------------------
 
     def from_backend(self, data: bytes) -> None:
-        """Take bytes of the backend. Raises `MalformedHttp2`."""
+        """Process bytes from the backend. Raise `MalformedHttp2`."""
         for frame, piece in self._back.pass_on(data):
             kind, flags = frame.kind, frame.flags
             if kind == frames.SETTINGS and flags & frames.ACK:
@@ -346,10 +349,11 @@ class Filter:
             elif kind == frames.HEADERS and frame.stream in self._calls:
                 self._calls[frame.stream] = True
 
-    # ---- ends ---------------------------------------------------------------------------------------------
+    # ---- the end ------------------------------------------------------------------------------------------
 
     def lose_backend(self, reason: Reason) -> bool:
-        """Tell its calls that the backend is gone, or was never there. False when it broke off within a frame."""
+        """Answer all calls, since the backend is gone or was never there. Return False when it broke off within a
+        frame."""
         if not self._back.is_between:
             return False
         self.lost = reason
@@ -367,14 +371,15 @@ class Filter:
         return True
 
     def take_no_more(self) -> None:
-        """Let the client ask somebody else from now on; what it has asked is finished (RFC 9113, 6.8)."""
+        """Have the client make new calls elsewhere from now on. Calls that it has made are finished (RFC 9113,
+        6.8)."""
         if self._until is None:
             self._until = self._last
             self._back.add_own(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
             self._back.release_own()
 
     def last_words(self, error: MalformedHttp2) -> bytes:
-        """Return what a client can be told that broke the protocol; nothing in the midst of something else."""
+        """Return what to tell a client that has violated the protocol; nothing in the middle of another frame."""
         if not self.begun:
             return _HTTP_1 % f"{error}\n".encode() if re.match(rb"[A-Z]+ ", self._preface) else b""
         if not self._back.is_between:
@@ -385,7 +390,7 @@ class Filter:
 
 
 def _fault(fields: Headers) -> bool:
-    """True if two could read these fields in two ways (RFC 9113, 8.1.1 and 8.3)."""
+    """True if two parsers could read these fields differently (RFC 9113, 8.1.1 and 8.3)."""
     pseudo = [name for name, _ in fields if name[:1] == b":"]
     return (
         len(set(pseudo)) != len(pseudo)
@@ -402,7 +407,7 @@ def _fault(fields: Headers) -> bool:
 
 
 def _status(code: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
-    """Return an answer without messages: the first two fields are of its head, the rest are trailers."""
+    """Return an answer without messages. The first two fields are its head, the others its trailers."""
     return [
         (b":status", b"200"),
         (b"content-type", b"application/grpc"),
@@ -413,7 +418,7 @@ def _status(code: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> He
 
 
 def _refusal(denial: Denial) -> Headers:
-    """Return what is answered to a call that a policy denied: why, and when it may be tried again."""
+    """Return the answer to a call that a policy denied: why, and when it may be tried again."""
     more = [(b"dtp-policy", denial.policy.encode())]
     if denial.retry is not None:
         more.append((b"grpc-retry-pushback-ms", str(-int(-denial.retry * 1000 // 1)).encode()))
@@ -427,7 +432,7 @@ def _gone(reason: Reason) -> Headers:
 
 
 def _instead(start: bytes) -> str:
-    """Return what the client speaks, by its first bytes, and what to do about it."""
+    """Return what the client speaks, judging by its first bytes, and what to do about it."""
     if start[:1] == b"\x16":
         return "the client speaks TLS; let it use an insecure channel to this machine, the daemons encrypt"
     if re.match(rb"[A-Z]+ ", start):

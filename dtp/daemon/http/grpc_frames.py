@@ -1,7 +1,7 @@
-"""Frames between a client and a backend of gRPC, in the order in which each end may have them. No IO.
+"""Frames between a client and a backend of gRPC, in the order in which each side may receive them. No IO.
 
-What goes to the backend waits behind a call that waits; what goes to the client are the backend's own frames, and
-between them those that are made here.
+Frames for the backend wait behind a call that waits. The client gets the backend's own frames, with those that are
+made here between them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Http2Frame, Splitter
 from dtp.daemon.http.headers import Headers
 
-#: Bytes that something takes while it waits, beside its own: a call with the task that has it paid, a field of a
-#: head, a frame.
+#: Approximate bytes of memory beside its own data that each of these takes while it waits: a call with the task
+#: that pays for it, a field of a head, a frame.
 PER_CALL, _PER_FIELD, _PER_FRAME = 4096, 160, 320
-#: A frame that any end takes (RFC 9113, 4.2).
+#: A frame size that every peer accepts (RFC 9113, 4.2).
 _FRAME_SIZE = 16 * 1024
 
 
 @dataclass(slots=True)
 class HeaderBlock:
-    """A header block of the client that is coming in."""
+    """A header block from the client that is still arriving."""
 
     stream: int
     ends: bool
@@ -36,8 +36,8 @@ class HeaderBlock:
 
 @dataclass(slots=True)
 class _Held:
-    """A call that may not go on yet, or the head of one behind it: encoded when its turn comes, for HPACK has an
-    order."""
+    """A call that waits, or the head of one behind it. It is encoded when its turn comes, since HPACK depends on
+    the order."""
 
     block: HeaderBlock
     fields: Headers
@@ -56,7 +56,7 @@ class _Behind:
 
 
 class BackendFrames:
-    """What the backend gets. Streams begin in order, so that all waits behind a call that does."""
+    """Frames for the backend. Streams begin in order, so everything waits behind a call that waits."""
 
     def __init__(
         self,
@@ -64,38 +64,39 @@ class BackendFrames:
         refused: Container[int],
         drop: Callable[[Http2Frame, bool], object],
     ) -> None:
-        """`encode` makes a header block, `refused` are calls that the backend doesn't get, and `drop` is told of each
-        of their frames that would have gone on."""
+        """`encode` makes a header block, `refused` are calls that the backend doesn't get, and `drop` is called
+        with each of their frames that would have been sent."""
         self._encode, self._refused, self._drop = encode, refused, drop
         self._ready: list[bytes | memoryview] = []
         self._queue: deque[_Held | _Behind] = deque()
         self._waiting: dict[int, _Held] = {}
-        #: Bytes of memory that waiting takes, about.
+        #: Roughly how many bytes of memory the waiting frames take.
         self.kept = 0
 
     @property
     def held(self) -> int:
-        """Frames that wait."""
+        """The number of frames that wait."""
         return len(self._queue)
 
     def take_ready(self) -> bytes:
-        """Return what there is to send now."""
+        """Return the bytes to send now."""
         data, self._ready = b"".join(self._ready), []
         return data
 
     def add_preface(self, preface: bytes) -> None:
-        """Send what a client says before its first frame."""
+        """Send the preface, which comes before the client's first frame."""
         self._ready.append(preface)
 
     def add_frame(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
-        """Send a piece of a frame, behind what waits."""
-        if self._queue:  # as a copy: the piece keeps all that was read with it
+        """Send a piece of a frame, after what is waiting."""
+        if self._queue:  # a copy, since the piece would keep all that was read with it
             self._queue_behind(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
         else:
             self._ready.append(piece)
 
     def add_headers(self, block: HeaderBlock, fields: Headers, *, waits: bool = False) -> None:
-        """Send a header block, behind what waits; if it `waits` itself, until `stop_waiting` and `let_go`."""
+        """Send a header block, after what is waiting. With `waits`, it waits itself until `stop_waiting` and
+        `let_go`."""
         if not waits and not self._queue:
             self._encode_headers(block, fields)
             return
@@ -122,8 +123,7 @@ class BackendFrames:
         self._ready += [frame.serialize() for frame in made]
 
     def stop_waiting(self, stream: int) -> HeaderBlock | None:
-        """Return the head of a call that may go on, or is refused, with the next `let_go`; None for one that doesn't
-        wait."""
+        """Return the head of a call, which the next `let_go` sends on or drops; None for one that doesn't wait."""
         held = self._waiting.pop(stream, None)
         if held is None:
             return None
@@ -131,7 +131,7 @@ class BackendFrames:
         return held.block
 
     def let_go(self) -> None:
-        """Send what waits no more, in the order in which it came."""
+        """Send what no longer waits, in the order in which it came."""
         while self._queue:
             first = self._queue[0]
             if isinstance(first, _Held):
@@ -147,41 +147,41 @@ class BackendFrames:
             self.kept -= first.size
 
     def drop_queue(self) -> None:
-        """Forget what waits: there is no backend."""
+        """Drop what is waiting, since there is no backend."""
         self._waiting.clear()
         self._queue.clear()
         self.kept = 0
 
 
 class ClientFrames:
-    """What the client gets."""
+    """Frames for the client."""
 
     def __init__(self) -> None:
         self._backend = Splitter((frames.SETTINGS,), HEAD_SIZE)
         self._ready: list[bytes | memoryview] = []
-        #: Frames of our own that wait for the end of a frame of the backend.
+        #: Our own frames that wait for the end of a frame from the backend.
         self._own: list[bytes] = []
-        #: Whether the backend has sent its settings, as each server of HTTP/2 does first.
+        #: Whether the backend has sent its settings, which every HTTP/2 server sends first.
         self.settled = False
         self._in_block = False
 
     @property
     def waiting(self) -> int:
-        """How many frames of our own wait."""
+        """The number of our own frames that wait."""
         return len(self._own)
 
     @property
     def is_between(self) -> bool:
-        """True if the backend is within no frame, nor head."""
+        """True if the backend isn't in the middle of a frame or a head."""
         return self._backend.between and not self._in_block
 
     def take_ready(self) -> bytes:
-        """Return what there is to send now."""
+        """Return the bytes to send now."""
         data, self._ready = b"".join(self._ready), []
         return data
 
     def pass_on(self, data: bytes) -> Iterator[tuple[Http2Frame, memoryview]]:
-        """Send what the backend has said; yield each frame that ends, with its last piece. Raises
+        """Send what the backend sent, and yield each frame that ends, with its last piece. Raise
         `MalformedHttp2`."""
         for frame, piece, last in self._backend.split_frames(data):
             self._ready.append(piece)
@@ -195,17 +195,17 @@ class ClientFrames:
             self.release_own()
 
     def add_own(self, frame: bytes) -> None:
-        """Send a frame of our own with the next `release_own` that the backend's frames let be."""
+        """Send a frame of our own with the next `release_own` that finds a gap between the backend's frames."""
         self._own.append(frame)
 
     def stand_in(self) -> None:
-        """Say the settings of a backend that has not said them, and will not."""
+        """Send settings in place of a backend that has sent none, and never will."""
         if not self.settled:
             self.settled = True
             self._own.insert(0, SettingsFrame(0).serialize())
 
     def release_own(self) -> None:
-        """Send our own frames where the backend's let them be: behind its settings, not within a frame or a head."""
+        """Send our own frames if the backend has sent its settings and isn't in the middle of a frame or a head."""
         if self._own and self.settled and self.is_between:
             self._ready += self._own
             self._own = []

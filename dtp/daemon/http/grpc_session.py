@@ -1,4 +1,4 @@
-"""One stream that speaks gRPC: a client's HTTP/2 connection, through the filter, to a backend and back."""
+"""One stream of a gRPC client: its HTTP/2 connection passes through the filter to a backend and back."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from dtp.tasks import TaskSet, start_task
 if TYPE_CHECKING:
     from dtp.daemon.relays.expose import Exposed
 
-#: Without a backend: so long calls are told so, then the client has to connect anew, and another one is tried.
+#: Seconds for which calls are told that there is no backend. Then the client has to connect again, and another
+#: backend is tried.
 _ALONE = 1.0
-#: So many times less than those of heads it takes to go through bytes of calls.
+#: Bytes of calls are this many times cheaper to parse than those of heads.
 _CHEAP = 4
-#: What of a read may be heads and counts as such: more of them are taken up in further turns.
+#: The bytes of each read that are counted as heads. Where more of it are heads, they take further turns.
 _HEADS = 1024
-#: Frames that wait behind calls that aren't paid yet; then nothing more is read.
+#: The most frames that wait behind unpaid calls. Nothing more is read after that.
 _MOST_HELD = 1024
 
 
 class GrpcSession(Conversation):
-    """Serves a stream until its client or its backend has ended it."""
+    """Serves a stream until its client or its backend ends it."""
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=None)
         self._filter = Filter(self._judge_call, self._rewrite_headers)
         self._finishing = False
-        #: Calls that are being paid, once there is a backend.
+        #: Tasks that pay for calls, which start once there is a backend.
         self._bills = TaskSet()
         self._linked = asyncio.Event()
         #: Why there is no backend, once that is known.
         self._unlinked = Reason.NO_BACKEND
-        #: A frame that has begun, and when it has to be there.
+        #: The number of a frame that has begun, and the time by which it has to be complete.
         self._head = 0
         self._head_until: float | None = None
 
@@ -59,14 +60,14 @@ class GrpcSession(Conversation):
         return Waits.YET
 
     async def _bill_call(self, number: int, call: MethodCall) -> None:
-        """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
+        """Pay for a call, then let it go on. Others may be made and paid meanwhile."""
         await self._linked.wait()
         self._filter.settle_call(number, await self._pay_calls([call]))
         self._forward_calls()
         self._try_flush()
 
     def _forward_calls(self) -> None:
-        """Send what the backend is to get now, in the order in which it was asked."""
+        """Send what the backend should get now, in the order in which it was asked for."""
         if self._link is not None and (data := self._filter.for_backend()):
             self._link.writer.write(data)
 
@@ -75,19 +76,20 @@ class GrpcSession(Conversation):
 
     @property
     def kept(self) -> int:
-        """Return how many bytes wait here for what comes behind them."""
+        """Return how many bytes are waiting here for the bytes that follow them."""
         return self._filter.kept
 
     @property
     def calls(self) -> int:
-        """Return how many calls are under way."""
+        """Return the number of calls under way."""
         return self._filter.calls
 
     def _is_asking(self) -> bool:
         return not self._filter.calls
 
     def finish(self, end: Ending) -> None:
-        """Finish the calls that are open. The client is told to make others elsewhere, which HTTP/2 does in time."""
+        """Finish the calls that are open. The client is told to make new ones elsewhere, for which HTTP/2 has a
+        frame."""
         if self._finishing:
             return
         self._finishing = True
@@ -108,9 +110,9 @@ class GrpcSession(Conversation):
                 raise
             self._task.uncancel()
         finally:
-            for task in self._bills:  # nobody can serve these calls any more
+            for task in self._bills:  # these calls can't be served any more
                 task.cancel()
-        self._finishing = True  # all has been said: a drain that cut the listening short would take it back
+        self._finishing = True  # all was sent: draining now would only cut the reading short
         await self._read_rest()
         self.stream.close()
 
@@ -138,7 +140,7 @@ class GrpcSession(Conversation):
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
             if not back.done():
-                there.result()  # the client has said all; the backend may still answer
+                there.result()  # the client has ended; the backend may still answer
             if (lost := await back) is not None:
                 await self._be_alone(lost, there)
         finally:
@@ -149,7 +151,8 @@ class GrpcSession(Conversation):
     # ---- bytes --------------------------------------------------------------------------------------------
 
     async def _take_client(self) -> bool:
-        """Take what the client says next; False at its end. The head of a call may not trickle in."""
+        """Process what the client sends next; return False at its end. The head of a call has to be complete in
+        time."""
         loop = asyncio.get_running_loop()
         halfway = self._filter.halfway
         if halfway is None:
@@ -161,7 +164,7 @@ class GrpcSession(Conversation):
                 data = await self._read_client(READ)
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
-        # A field of a head may be a byte, which takes as long as eight of a head in HTTP/1.
+        # A field may be a single byte, which takes as long to parse as eight bytes of an HTTP/1 head.
         await self._wait_to_parse(len(data) // _CHEAP + 8 * (min(len(data), _HEADS) + self._filter.pending))
         for _ in self._filter.in_turns(data):
             await self._pass_on()
@@ -170,58 +173,59 @@ class GrpcSession(Conversation):
         return bool(data)
 
     async def _pass_on(self) -> None:
-        """Send what both sides are to get now, as fast as they take it, and calls are paid."""
+        """Send both sides what they should get now, as fast as they read it and as calls are paid."""
         self._forward_calls()
         self._flush_to_client()
         if self._link is not None:
-            with contextlib.suppress(OSError):  # reading tells, and may have last words
+            with contextlib.suppress(OSError):  # reading will raise it
                 await self._link.writer.drain()
         while self._linked.is_set() and self._bills and self._filter.held > _MOST_HELD:
             await asyncio.wait(list(self._bills), return_when=asyncio.FIRST_COMPLETED)
         await self.stream.drain()
 
     def _flush_to_client(self) -> None:
-        """Send what the client is to get, in the order in which it was made."""
+        """Send what the client should get, in the order in which it was made."""
         if data := self._filter.for_client():
             self._write_client(data)
 
     def _try_flush(self) -> None:
-        """Send the same from outside: who reads from a stream that has broken off is told there."""
+        """Do the same from elsewhere. If the stream has broken off, its reader finds out."""
         with contextlib.suppress(DtpError):
             self._flush_to_client()
 
     async def _pump_there(self) -> None:
-        """Pass on to its end what the client says; without a backend, until a call was told so."""
+        """Pass on what the client sends, to its end; without a backend, until a call was told so."""
         await self._pass_on()
         while not (self._filter.lost and self._filter.told):
             if not await self._take_client():
                 break
-        if self._bills:  # what was asked before the end may still be paid
+        if self._bills:  # calls made before the end may still be paid
             await asyncio.wait(list(self._bills))
         if self._link is not None:
             self._link.writer.write_eof()
 
     async def _pump_back(self) -> Reason | None:
-        """Pass on to its end what the backend says; return a reason when somebody still waits for it."""
+        """Pass on what the backend sends, to its end; return a reason if somebody still waits for an answer."""
         if self._link is None:
             return self._unlinked
         try:
             while data := await self._read_backend(READ):
                 self._filter.from_backend(data)
                 self._flush_to_client()
-                await self._run_in_time(self.stream.drain, self._bounds.idle)  # perhaps nobody takes anything
+                await self._run_in_time(self.stream.drain, self._bounds.idle)  # perhaps nobody reads
                 if self._finishing and not self._filter.calls:
                     return None
         except MalformedHttp2:
             raise Ended(Reason.BACKEND_BROKE) from None
-        except DtpError:  # the client's stream
+        except DtpError:  # from the client's stream
             raise
-        except OSError:  # not all are a `ConnectionError`, such as one of ETIMEDOUT or EHOSTUNREACH
+        except OSError:  # not all are a `ConnectionError`: there are ETIMEDOUT and EHOSTUNREACH
             return Reason.BACKEND_BROKE
         return Reason.BACKEND_BROKE if self._filter.calls or not self._filter.settled else None
 
     async def _be_alone(self, reason: Reason, there: asyncio.Future[None]) -> None:
-        """Tell the calls that are open; where there are none yet, those of a while. The client comes anew."""
+        """Refuse the open calls or, where there are none yet, those of the next moments. The client then connects
+        again."""
         self.why = words(reason)
         if not self._filter.lose_backend(reason):
             raise Ended(reason)

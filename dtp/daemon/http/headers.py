@@ -1,4 +1,5 @@
-"""Which headers pass: none that belong to one hop, none by which a caller could pretend to be another. No IO.
+"""Decides which header fields pass: none that concern only one hop, none with which a caller could pretend to be
+another. No IO.
 
 Sources: RFC 9110 sections 7.6.1 (fields of one hop), 6.5.1 (fields behind a body) and 8.6 (where no length may
 stand), RFC 3986 section 3.2 (hosts), RFC 7239 and custom (fields that say who came).
@@ -15,10 +16,10 @@ from dtp.identity import PeerId
 
 Headers = list[tuple[bytes, bytes]]
 
-#: Fields of a head: understood, each takes some 300 bytes for as long as the backend, or who pays, takes.
+#: The most fields of a head. Each takes about 300 bytes of memory until the backend, and whoever pays, is done.
 MOST_FIELDS = 256
 
-#: Fields of one hop, besides those that `Connection` names.
+#: Fields of one hop, in addition to those that `Connection` names.
 _HOP = {
     b"connection",
     b"keep-alive",
@@ -30,9 +31,10 @@ _HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
-#: Fields of one message, whatever `Connection` says.
+#: Fields of the message itself, whatever `Connection` says.
 _OF_THE_MESSAGE = {b"host", b"content-length"}
-#: Fields that backends believe, since proxies set them: who came, and what for. Only the daemon may.
+#: Fields that backends trust because proxies set them: who the caller is, and what was asked. Only the daemon may
+#: set them.
 _BELIEVED = {
     b"forwarded",
     b"via",
@@ -46,16 +48,17 @@ _BELIEVED = {
     b"x-rewrite-url",
 }
 _BELIEVED_PREFIXES = (b"dtp-", b"x-forwarded-", b"x-original-")
-#: CGI, WSGI and the like turn "-" and other marks into one character, so all of them spell the same field.
+#: CGI, WSGI and others map "-" and other characters to one, so all such spellings name the same field.
 _PLAIN = bytes(byte if chr(byte).isascii() and chr(byte).isalnum() else ord("-") for byte in range(256))
-#: What a connection may change to. In others, such as HTTP/2, more requests would come that no rule sees.
+#: The only protocol that a connection may change to. In others, such as HTTP/2, requests would follow that no rule
+#: sees.
 WEBSOCKET = b"websocket"
-#: A host and maybe a port, without a user's name: a name or an IPv4 address, else an IP address in brackets.
+#: A host with an optional port and without a user name: a name, an IPv4 address, or an IP address in brackets.
 _AUTHORITY = re.compile(
     rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\])"
     rb"(?::[0-9]*)?"
 )
-#: How the daemon calls itself to others.
+#: How the daemon names itself in `Via`.
 _VIA = b"1.1 dtpd"
 
 
@@ -76,14 +79,15 @@ def upgrades_of(headers: Headers) -> set[bytes]:
 
 
 def is_authority(value: bytes) -> bool:
-    """True if it is a host, with a port or without: what a `Host` has to be. Where there is none, it is empty."""
+    """True if it is a host with or without a port, as a `Host` field has to be. It is empty where there is no
+    host."""
     return _AUTHORITY.fullmatch(value) is not None
 
 
 def _passing(headers: Headers) -> Headers:
     hop = _HOP | (tokens(headers, b"connection") - _OF_THE_MESSAGE)
     return [
-        # Some take a 0 in front for a number to the base of 8.
+        # Some parsers read a number with a leading 0 as octal.
         (key, b"%d" % int(value) if key == b"content-length" else value)
         for key, value in headers
         if key not in hop and not _spells_framing(key)
@@ -91,25 +95,26 @@ def _passing(headers: Headers) -> Headers:
 
 
 def _spells_framing(name: bytes) -> bool:
-    """True if a backend may take a field for one of the connection or the message that goes by another name here:
+    """True if a backend may read a field as one of the connection or the message although it is spelt differently:
     `Content_Length` would give a body two lengths."""
     spelt = plain(name)
     return spelt in _HOP or (spelt in _OF_THE_MESSAGE and spelt != name)
 
 
 def plain(name: bytes) -> bytes:
-    """Return the name of a field (in lower case) with `-` for all that is neither letter nor digit."""
+    """Return the name of a field (in lower case) with `-` for everything but letters and digits."""
     return name.translate(_PLAIN)
 
 
 def spoofs(name: bytes) -> bool:
-    """True if a backend may take a field of this name for one that says who came."""
+    """True if a backend may read a field of this name as one that says who the caller is."""
     spelt = plain(name)
     return spelt in _BELIEVED or spelt.startswith(_BELIEVED_PREFIXES)
 
 
 def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
-    """Return the fields of a request (names in lower case) as the backend is to get them: with who came, proven."""
+    """Return the fields of a request (names in lower case) for the backend, with the proven identity of the
+    caller."""
     upgrades = WEBSOCKET in upgrades_of(headers)
     chunked = b"chunked" in tokens(headers, b"transfer-encoding")
     found = [(key, value) for key, value in _passing(headers) if not spoofs(key)]
@@ -134,7 +139,8 @@ def _who(caller: Caller, service: str) -> Headers:
 
 
 def _logged_in(caller: Caller) -> Headers:
-    """Return the name of the account, percent-encoded where it isn't ASCII (RFC 3986), and its identity."""
+    """Return the fields with the account's name, percent-encoded (RFC 3986) where it isn't ASCII, and its
+    identity."""
     if caller.login is None:
         return []
     name, identity = caller.login
@@ -145,18 +151,16 @@ def _logged_in(caller: Caller) -> Headers:
 
 
 def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
-    """Return the fields of a gRPC call as the backend is to get them. HTTP/2 has no fields of one hop but `te`, which
-    stays.
+    """Return the fields of a gRPC call for the backend. HTTP/2 has no fields of one hop but `te`, which is kept.
 
-    What passes are the same objects, so that a field that must not be indexed (RFC 7541, 7.1.3) stays one.
+    Fields that pass are the same objects, so that one that must not be indexed (RFC 7541, 7.1.3) stays so.
     """
     kept = [field for field in headers if not spoofs(field[0])]
     return [*kept, *_who(caller, service), (b"via", b"2.0 dtpd")]
 
 
 def to_client(headers: Headers, status: int = 200) -> Headers:
-    """Return the fields of an answer as the client is to get them. One that has no body by its status has no
-    length."""
+    """Return the fields of an answer for the client, without a length where the status allows no body."""
     found = [*_passing(headers), (b"via", _VIA)]
     if status < 200 or status == 204:
         found = [field for field in found if field[0] != b"content-length"]
@@ -167,6 +171,5 @@ def to_client(headers: Headers, status: int = 200) -> Headers:
 
 
 def behind_body(headers: Headers) -> Headers:
-    """Return the fields behind an answer's body as the client is to get them: those of its head don't belong
-    there."""
+    """Return the trailers of an answer for the client, without fields that belong in its head."""
     return [field for field in _passing(headers) if field[0] not in _OF_THE_MESSAGE]

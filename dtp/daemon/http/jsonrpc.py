@@ -1,7 +1,7 @@
-"""JSON-RPC 2.0 messages taken apart: which methods they call, and what is answered to those that may not. No IO.
+"""Parses JSON-RPC 2.0 messages: which methods they call, and the answers to refused calls. No IO.
 
-It fails closed: what two parsers could understand in two ways is refused, or a call could pass as another one. That
-is a name given twice, a name in another case (some parsers don't mind it), and anything that is not strict JSON.
+It fails closed: whatever two parsers could read differently is refused, or one call could pass for another. That
+means duplicate names, names in another case (which some parsers accept), and anything that isn't strict JSON.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dtp.daemon.reasons import TELLINGS, Reason
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 _NAMES = {"jsonrpc", "method", "params", "id"}
-#: Fields that say what a body is like, which is put together anew, or ask for what isn't passed on.
+#: Fields that describe the body, which is built anew, or ask for something that isn't passed on.
 _OF_THE_BODY = {b"content-length", b"transfer-encoding", b"expect", b"content-encoding", b"upgrade"}
-#: Characters of a method, more than any has: rules against methods take quadratic time for some names.
+#: The most characters of a method name. No method has more, and matching takes quadratic time for some names.
 LONGEST_METHOD = 256
 _BLANKS = " \t\n\r"
 _GAP = re.compile(f"[{_BLANKS}]*")
 
 
 class Malformed(Exception):
-    """A message that can't be understood in one way only; `code` is JSON-RPC's."""
+    """A message that can't be read in exactly one way; `code` is JSON-RPC's."""
 
     def __init__(self, why: str, code: int = INVALID_REQUEST) -> None:
         super().__init__(why)
@@ -68,10 +68,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
 def parse(body: bytes, most: int, *, alone: bool = False) -> RpcMessage:
-    """Return the calls in `body`, a batch of at most `most`. Raises `Malformed`.
+    """Return the calls in `body`, which may be a batch of at most `most`. Raise `Malformed`.
 
-    `alone`: members that JSON-RPC doesn't know are refused, too. A backend that speaks more, such as GraphQL, would
-    do what they say.
+    With `alone`, members that JSON-RPC doesn't define are refused, too: a backend that speaks more than JSON-RPC,
+    such as GraphQL, would act on them.
     """
     try:
         text = body.decode("utf-8").strip(_BLANKS)
@@ -87,7 +87,7 @@ def parse(body: bytes, most: int, *, alone: bool = False) -> RpcMessage:
 
 
 def _batch(text: str, most: int, *, alone: bool) -> list[RpcCall]:
-    """Return the calls of a batch, each with the text it came in."""
+    """Return the calls of a batch, each with its original text."""
     calls: list[RpcCall] = []
     at = _skip(text, 1)
     while True:
@@ -134,7 +134,7 @@ def _checked(value: Any, text: str, *, alone: bool) -> RpcCall:
 
 
 def error(call_id: Any, code: int, words: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return an error as the specification has it."""
+    """Return an error object as the specification defines it."""
     body: dict[str, Any] = {"code": code, "message": words}
     if data:
         body["data"] = data
@@ -142,7 +142,7 @@ def error(call_id: Any, code: int, words: str, data: dict[str, Any] | None = Non
 
 
 def refusal(call: RpcCall, denial: Denial) -> dict[str, Any]:
-    """Return what is answered to a call that a policy denied: why, and when it may be tried again."""
+    """Return the answer to a call that a policy denied: why, and when it may be tried again."""
     data: dict[str, Any] = {"policy": denial.policy}
     if denial.retry is not None:
         data["retry_after"] = round(denial.retry, 3)
@@ -150,24 +150,24 @@ def refusal(call: RpcCall, denial: Denial) -> dict[str, Any]:
 
 
 def failure(call: RpcCall, reason: Reason) -> dict[str, Any]:
-    """Return what is answered to a call that could not be passed on."""
+    """Return the answer to a call that couldn't be passed on."""
     telling = TELLINGS[reason]
     data = None if telling.retry is None else {"retry_after": telling.retry}
     return error(call.id, telling.json_rpc, telling.words, data)
 
 
 def forwarded(message: RpcMessage, passed: list[RpcCall]) -> bytes:
-    """Return what the backend gets: the calls that passed, as they came."""
+    """Return the message for the backend: the calls that passed, in their original text."""
     texts = [call.text for call in passed]
     return (f"[{','.join(texts)}]" if message.batch else texts[0]).encode()
 
 
 def fields(headers: Headers, *, alone: bool) -> Headers:
-    """Return those of a message that the backend is to get: none by which it would read something else than was
-    judged.
+    """Return the fields of a message for the backend, without any that would make it read something other than what
+    was judged.
 
-    A message is UTF-8, which JSON is, and a POST; to a rule about methods (`alone`) it was JSON, whatever it may be
-    as a form.
+    The message is sent as UTF-8 JSON by POST. Where rules are about methods (`alone`), it was judged as JSON, even
+    if it would also be valid as a form.
     """
     kept = []
     for key, value in headers:
@@ -179,7 +179,7 @@ def fields(headers: Headers, *, alone: bool) -> Headers:
 
 
 def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes | None:
-    """Return a backend's answer to the rest of a batch, with the refusals behind it; None if it is not JSON-RPC."""
+    """Return a backend's answer to the rest of a batch with the refusals appended; None if it isn't JSON-RPC."""
     text = answer.decode("utf-8", "replace").strip(_BLANKS)
     own = ",".join(json.dumps(one) for one in refusals)
     if not text:

@@ -1,4 +1,5 @@
-"""One stream that speaks JSON-RPC over HTTP/1.1: each call past the policies, what passes goes on together."""
+"""One stream of JSON-RPC over HTTP/1.1: each call has to pass the policies, and those that pass are sent on
+together."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from dtp.daemon.http.side import Side, answered
 from dtp.daemon.policies import Denial, MethodCall
 from dtp.daemon.reasons import TELLINGS, Reason
 
-#: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
+#: The largest answer to a partly refused batch that is read into memory and merged with the refusals.
 _MAX_MERGED = 16 * 1024 * 1024
-#: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
+#: The answer to a browser that asks whether a page may send requests (Fetch standard, CORS).
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST",
     "Access-Control-Allow-Headers": "content-type",
@@ -26,23 +27,23 @@ _PREFLIGHT = {
 
 
 class RpcSession(HttpSession):
-    """Serves a stream until its client has ended it or something breaks off."""
+    """Serves a stream until its client ends it or something breaks off."""
 
-    #: What a backend has been given and has not answered: the message, the calls of it, and refusals of the others.
+    #: What a backend was given and hasn't answered: the message, the calls in it, and the refusals of the others.
     _passed_on: tuple[jsonrpc.RpcMessage, list[jsonrpc.RpcCall], list[dict[str, Any]]] | None = None
 
     @property
     def _by_method(self) -> bool:
-        """No rule goes by methods of HTTP here."""
+        """Return False: no rule is about methods of HTTP here."""
         return False
 
     @property
     def _by_call(self) -> bool:
-        """Whether a rule goes by methods of JSON-RPC."""
+        """Whether a rule is about methods of JSON-RPC."""
         return self.exposed.chain.by_method
 
     async def _exchange_message(self, request: h11.Request) -> bool:
-        """Take one message: each of its calls past the policies; those that pass go on together."""
+        """Process one message: each call has to pass the policies, and those that pass are sent on together."""
         if not self._judge_origin(request):
             await self._send_answer(403, FOREIGN_PAGE, "text/plain", {})
             return await self._discard_body()
@@ -63,7 +64,7 @@ class RpcSession(HttpSession):
             return await self._discard_body()
         body = await self._read_body(config.message)
         if body is None:
-            telling = TELLINGS[Reason.SIZE]  # of which calls isn't known
+            telling = TELLINGS[Reason.SIZE]  # it isn't known which calls it has
             error = jsonrpc.error(None, telling.json_rpc, telling.words)
             await self._answer_json(telling.http, error, {"Connection": "close"})
             return False
@@ -92,7 +93,7 @@ class RpcSession(HttpSession):
         return True
 
     async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
-        """Answer each call that a backend has: who asked by JSON-RPC reads nothing else."""
+        """Answer each call that a backend has: JSON-RPC clients read nothing else."""
         if self._passed_on is None:
             await super()._fail_request(reason, headers)
         else:
@@ -100,14 +101,14 @@ class RpcSession(HttpSession):
             await self._answer_no_backend(*passed_on, reason, headers)
 
     async def _parse_message(self, body: bytes) -> jsonrpc.RpcMessage:
-        """Return the calls in it. Raises `jsonrpc.Malformed`."""
+        """Return the calls in a message. Raise `jsonrpc.Malformed`."""
         await self._wait_to_parse(len(body))
         return jsonrpc.parse(body, self.exposed.config.batch, alone=self._by_call)
 
     def _judge_calls(
         self, message: jsonrpc.RpcMessage
     ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
-        """Return the calls that pass, what is answered to the others, and the first denial."""
+        """Return the calls that pass, the answers to the others, and the first denial."""
         passed, refusals, first = [], [], None
         for call in message.calls:
             denial = self._ask_policies(MethodCall(self._caller, call.method))
@@ -122,13 +123,13 @@ class RpcSession(HttpSession):
     async def _answer_refused(
         self, message: jsonrpc.RpcMessage, refusals: list[dict[str, Any]], first: Denial
     ) -> None:
-        if not refusals:  # notifications are not answered
+        if not refusals:  # notifications aren't answered
             await self._send_answer(204, b"", None, {})
         elif message.batch:
             await self._answer_json(200, refusals)
         else:
             status = TELLINGS[first.reason].http
-            # Clients know that 429 means later; another status would hide the error from many of them.
+            # Clients know 429 as "try later"; any other status would hide the error from many of them.
             await self._answer_json(status if status == 429 else 200, refusals[0], retry_after(first.retry))
 
     async def _answer_no_backend(
@@ -141,7 +142,7 @@ class RpcSession(HttpSession):
     ) -> None:
         failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
         answer = [*refusals, *failures]
-        if not answer:  # notifications alone, which have none
+        if not answer:  # only notifications, which aren't answered
             await self._fail_request(why, headers)
         elif message.batch:
             await self._answer_json(200, answer, headers)
@@ -177,7 +178,7 @@ class RpcSession(HttpSession):
     ) -> None:
         answer = await self._whole_answer(backend)
         body = None if answer is None else jsonrpc.merged(answer, refusals)
-        if body is None:  # too long, or such as a page that tells of a fault
+        if body is None:  # too long, or not JSON-RPC, such as an error page
             why = Reason.SIZE if answer is None else Reason.BACKEND_BROKE
             failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
             await self._answer_json(200, [*refusals, *failures])
@@ -185,7 +186,7 @@ class RpcSession(HttpSession):
             await self._send_answer(200, body, "application/json", {})
 
     async def _whole_answer(self, backend: Side) -> bytes | None:
-        """Return the backend's whole answer; None when it is too long, and isn't read to its end."""
+        """Return the backend's whole answer; None when it is too long, in which case it isn't read to its end."""
         answer = bytearray()
         while not isinstance(event := await answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):

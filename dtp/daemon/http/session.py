@@ -1,4 +1,5 @@
-"""One stream that speaks HTTP/1.1: request by request past the policies, to a backend and back. Parsing is h11's."""
+"""One stream of HTTP/1.1: each request has to pass the policies, then goes to a backend and its answer back. h11
+parses."""
 
 from __future__ import annotations
 
@@ -34,18 +35,19 @@ log = logging.getLogger("dtpd")
 
 _T = TypeVar("_T")
 
-#: How long a client may keep a connection without asking for anything, seconds; nginx's default.
+#: Seconds for which a client may keep a connection without requests, which is nginx's default.
 _KEEP = 75.0
-#: Seconds in which a request is read that has come already, and whose task wasn't woken yet.
+#: Seconds to read a request that has arrived, but whose task wasn't woken yet.
 _ON_ITS_WAY = 0.001
-#: Seconds for the answer to a ping, before which comes what a client has sent by the end of its time.
+#: Seconds to wait for the answer to a ping. What a client sent before its time was over arrives before that answer.
 _CAUGHT_UP = 1.0
-#: So often it is looked at whether an exchange still has somebody who wants it, seconds: of backends' connections as
-#: many are held by those who ask and give up as come in that time.
+#: Seconds between two checks whether an exchange is still wanted. Clients that ask and give up hold as many backend
+#: connections as they open in that time.
 _LOOK = 1.0
-#: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
+#: The most bytes of an unwanted body that are read, so that the client sees the answer. A longer one ends the
+#: connection.
 _DISCARD = 256 * 1024
-#: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
+#: Seconds for which a backend's connection may be reused. Node.js servers close theirs after 5.
 _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
@@ -54,7 +56,7 @@ _NO_WEBSOCKET = b"the backend opened no WebSocket\n"
 
 
 class HttpSession(Conversation):
-    """Serves a stream until its client has ended it or something breaks off."""
+    """Serves a stream until its client ends it or something breaks off."""
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
@@ -62,61 +64,62 @@ class HttpSession(Conversation):
             h11.SERVER, self._read_more, self._write_client, stream.drain, self._wait_to_parse
         )
         self._backend: Side | None = None
-        #: How it ends that takes up nothing new; None while it goes on.
+        #: How a session ends that accepts nothing new; None while it goes on.
         self._end: Ending | None = None
-        #: Seconds in which the rest of a head has to be read, while one is.
+        #: Seconds left to read the rest of a head, while one is being read.
         self._head_time: float | None = None
-        #: How long the next request is waited for, while it is.
+        #: The timeout for the next request, while it is awaited.
         self._idle: asyncio.Timeout | None = None
         self._only_websockets = exposed.config.kind == "websocket"
-        #: The origin of the page that asks, if it may; its browser is told with every answer.
+        #: The origin of the web page that asks, if it is allowed; every answer tells its browser so.
         self._origin: bytes | None = None
-        #: Whether the request has been let in.
+        #: Whether the request was admitted.
         self._let_in = False
         #: Whether only the head of the answer is wanted.
         self._head_only = False
-        #: Bytes of the request's body, infinite where its head doesn't say.
+        #: Bytes in the request's body; infinite where its head doesn't say.
         self._size = 0.0
-        #: The request that is being answered, and the status that its client was told; 0 until then.
+        #: The request that is being answered, and the status sent to its client, 0 until then.
         self._asked: _Asked | None = None
         self._status = 0
-        #: Whether the client speaks HTTP/1.0, which knows no answers in front of the answer, nor fields behind it.
+        #: Whether the client speaks HTTP/1.0, which has neither informational answers nor trailers.
         self._old = False
 
     @property
     def kept(self) -> int:
-        """Return how many bytes wait here, with what h11 has of a head that isn't whole."""
-        client = getattr(self, "_client", None)  # none while it lingers
+        """Return how many bytes are waiting here, including those of an incomplete head that h11 has."""
+        client = getattr(self, "_client", None)  # unset while a closing stream is read out
         return self._kept + (len(client.http.trailing_data[0]) if client is not None else 0)
 
     @property
     def _by_method(self) -> bool:
-        """Whether a rule goes by methods of HTTP."""
+        """Whether a rule is about methods of HTTP."""
         return self.exposed.chain.by_method
 
     def finish(self, end: Ending) -> None:
-        """Answer what was asked, and what is asked in the time of `end`: the last answer says that it is the last.
+        """Answer what was asked, and what is asked within the time that `end` gives. The last answer says that it
+        is the last.
 
-        Where something serves in this one's place, go on there.
+        Where the service has a successor, continue there.
         """
-        if self._end is None or self._end.successor is not None:  # else nothing goes on, whatever comes after
+        if self._end is None or self._end.successor is not None:  # otherwise it is ending already
             self._end = end
         if self._idle is not None and not self._go_over():
             self._end_idle(self._idle)
 
     def _go_over(self) -> bool:
-        """Return, between two requests, whether what serves in the place of `exposed` has taken this over."""
+        """Continue, between two requests, with the service's successor; return whether that was possible."""
         successor = self._find_successor()
         if successor is None:
             return False
         self._end = None
-        self._drop_link()  # the backends may be others
+        self._drop_link()  # the successor may have other backends
         self._bounds = successor.take_over(self, self._caller)
         self._patience = self._bounds.idle or _KEEP
         return True
 
     def _find_successor(self) -> Exposed | None:
-        """Return what serves in the place of `exposed`, if this can go on there."""
+        """Return the successor of `exposed`, if this session can continue with it."""
         end = self._end
         found = None if end is None or end.successor is None else end.successor(self.stream.connection)
         return found if found is not None and found.config.kind == self.exposed.config.kind else None
@@ -141,13 +144,14 @@ class HttpSession(Conversation):
             return
         finally:
             self._note_answered()
-            del self._client  # which refers to this session: only a collection would free them
+            del self._client  # it refers to this session: only the garbage collector would free them
         await self._read_rest()
         self.stream.close()
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> bool:
-        """Tell a client that broke the protocol so (400), if it can still be told; return whether it could."""
-        # Behind the colon h11 quotes the client's bytes as Python does, among which may be a secret.
+        """Answer 400 to a client that violated the protocol, if it can still be answered; return whether it
+        could."""
+        # After the colon h11 quotes the client's bytes as Python does, and there may be a secret among them.
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
@@ -166,7 +170,7 @@ class HttpSession(Conversation):
 
     async def _serve_requests(self) -> None:
         while True:
-            self._moved, self._let_in = 0, False  # with the head may come the body
+            self._moved, self._let_in = 0, False  # the body may come together with the head
             self._kept = 0
             self._go_over()
             request = await self._read_request()
@@ -200,7 +204,7 @@ class HttpSession(Conversation):
         )
 
     def _note_answered(self) -> None:
-        """Count the request that was being answered, once, and log it if that is wanted."""
+        """Count the request that was being answered, once, and log it if configured."""
         asked, status = self._asked, self._status
         self._asked, self._status = None, 0
         if asked is None:
@@ -210,7 +214,7 @@ class HttpSession(Conversation):
         self.exposed.note_answered(self._caller, request)
 
     async def _take_up(self, request: h11.Request) -> bool:
-        """Refuse what could be read in two ways, and pass other requests on; True when another one may follow."""
+        """Refuse requests that could be read in two ways, and pass others on. Return True if another may follow."""
         if (two_ways := fault(request)) is None:
             request = in_origin_form(request)
             two_ways = doubt(request) if self._by_method else None
@@ -222,7 +226,7 @@ class HttpSession(Conversation):
         return await self._exchange_message(request)
 
     async def _run_bounded(self, doing: Awaitable[_T]) -> _T:
-        """Do it for as long as one request may take, while somebody wants it."""
+        """Await `doing` for as long as a request may take, while its client wants it."""
         self._look_at(asyncio.get_running_loop().time() + _LOOK)
         try:
             return await self._in_time(doing)
@@ -233,26 +237,28 @@ class HttpSession(Conversation):
         self._looking = asyncio.get_running_loop().call_at(when, self._check_idle)
 
     def _check_idle(self) -> None:
-        """End an exchange whose client is gone, or that is idle.
+        """End an exchange whose client is gone, or which is idle.
 
-        While the backend has the word nobody reads from the client, and while one takes nothing, from neither.
+        While the backend is answering nobody reads from the client, and while one of them reads nothing, from
+        neither.
         """
         now = asyncio.get_running_loop().time()
         silent = now - self._moved_at
-        # An end alone may mean that there is nothing more to ask.
+        # The client's end alone may only mean that it has no more requests.
         if self.stream.write_error is not None or (self.stream.at_eof() and silent > _KEEP):
             self.abort(Reason.CLIENT_GONE)
         elif self._bounds.idle is not None and silent > self._bounds.idle:
             self.abort(Reason.IDLE)
         else:
-            # Not a while from now: all those for whom it has become late would be looked at in one turn ever after.
+            # Keep to the original schedule. Otherwise all checks that were delayed together would run in one turn
+            # from then on.
             self._look_at(now + _LOOK - (now - self._looking.when()) % _LOOK)
 
     async def _read_request(self) -> h11.Request | None:
         """Return the next request's head; None when the client has ended."""
         client = self._client
         if client.http.trailing_data[0]:
-            await asyncio.sleep(0)  # who asks ahead has all answered in a row: others have their turn between
+            await asyncio.sleep(0)  # pipelined requests are answered in a row: let others in between
         else:
             data = await self._wait_for_request()
             if data is None:
@@ -267,8 +273,8 @@ class HttpSession(Conversation):
         return event
 
     async def _read_more(self, size: int) -> bytes:
-        """Return what the client says next. A head may not trickle in; what has come may have to wait here for
-        others."""
+        """Return what the client sends next. A head has to be complete in time; what has arrived may have to wait
+        here for its turn."""
         if self._head_time is None:
             return await self._read_client(size)
         loop = asyncio.get_running_loop()
@@ -282,15 +288,15 @@ class HttpSession(Conversation):
         return await self._count_read(data)
 
     async def _wait_for_request(self) -> bytes | None:
-        """Return the first bytes of a request; None if nothing comes for too long."""
+        """Return the first bytes of a request; None if nothing comes in time."""
         data = await self._read_in_idle_time()
         if data is None and await self._was_on_its_way():
             data = await self.stream.read(conversation.READ)
         return None if data is None else await self._count_read(data)
 
     async def _was_on_its_way(self) -> bool:
-        """Return whether something was sent by the end of the client's time: a machine that stands still for so long
-        lets the time of who asks all the while run out."""
+        """Return whether something was sent before the client's time was over: when this machine stands still for
+        that long, time runs out even for a client that keeps sending requests."""
         if not self.stream.buffered:
             with contextlib.suppress(TimeoutError, DtpError):
                 async with asyncio.timeout(_CAUGHT_UP):
@@ -299,14 +305,15 @@ class HttpSession(Conversation):
 
     async def _read_in_idle_time(self) -> bytes | None:
         idle = asyncio.timeout(None)
-        # It would not be used any more by then, and whoever asks nothing, or is gone, holds no descriptor by it.
+        # The link wouldn't be reused after that, and a client that asks nothing, or is gone, should hold no
+        # descriptor.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
         try:
             async with idle:
                 self._idle = idle
                 if self._end is not None:
                     self._end_idle(idle)
-                # What has come is answered, whatever it has to wait for.
+                # What has arrived is answered, however long it has to wait.
                 return await self._read_uncounted(conversation.READ)
         except Ended as end:
             if end.reason is not Reason.IDLE:
@@ -321,7 +328,7 @@ class HttpSession(Conversation):
             dropping.cancel()
 
     async def _exchange_message(self, request: h11.Request) -> bool:
-        """Pass one request on, and its answer back; True when another one may follow."""
+        """Pass one request on, and its answer back. Return True if another may follow."""
         if self._only_websockets and (no := self._no_websocket(request)) is not None:
             status, body = no
             await self._send_answer(
@@ -341,15 +348,15 @@ class HttpSession(Conversation):
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
-            await self._client.next_event()  # its end, which is one, too
+            await self._client.next_event()  # the end of the request is an event, too
         backend = await self._paid_backend()
         if isinstance(backend, Denial):
             await self._refuse_request(backend)
             return await self._discard_body()
         self._let_in = True
         while isinstance(backend, Side):
-            # A backend may close a connection that it kept just when a request comes: then nothing was done.
-            may_repeat = bodyless and backend.used  # the next one is new
+            # A backend may close a kept connection just when a request comes: then nothing was done.
+            may_repeat = bodyless and backend.used  # the second attempt uses a new connection
             try:
                 return await self._pass_request(backend, head, bodyless=bodyless)
             except (Ended, OSError) as error:
@@ -361,15 +368,16 @@ class HttpSession(Conversation):
         return await self._discard_body()
 
     def _as_call(self, request: h11.Request) -> MethodCall:
-        """Return what rules are asked about; without one about methods, nobody need know in which ways it can be
-        read."""
+        """Return the call that rules are asked about. Its other spellings are only computed if a rule is about
+        methods."""
         if not self._by_method:
             return MethodCall(self._caller)
         method, *also = spellings(request)
         return MethodCall(self._caller, method, tuple(also))
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
-        """Return the status and words for what is not a WebSocket, or one of a page that may not open it."""
+        """Return the status and text for a request that isn't a WebSocket, or whose page may not open one; None
+        otherwise."""
         asks = request.method == b"GET" and WEBSOCKET in upgrades_of(list(request.headers))
         if not asks or self._size:
             return 426, b"this service is for WebSockets\n"
@@ -378,21 +386,21 @@ class HttpSession(Conversation):
         return None
 
     def _broke_untold(self, error: Ended | OSError) -> bool:
-        """True if the backend broke off before the client was answered anything."""
+        """True if the backend broke off before the client was sent anything."""
         own = isinstance(error, DtpError) or (
             isinstance(error, Ended) and error.reason is not Reason.BACKEND_BROKE
         )
         return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def _late_untold(self, error: Ended | OSError) -> bool:
-        """True if the backend has a whole request, and has answered nothing in time."""
+        """True if the backend has the whole request, and has sent nothing in time."""
         late = isinstance(error, Ended) and error.reason in (Reason.TIME, Reason.IDLE)
         http = self._client.http
         whole = self._let_in and http.their_state is not h11.SEND_BODY
         return late and whole and http.our_state is h11.SEND_RESPONSE
 
     async def _pass_request(self, backend: Side, head: h11.Request, *, bodyless: bool) -> bool:
-        """Pass one request and its answer; return True when another one may follow."""
+        """Send one request and return its answer. Return True if another may follow."""
         await backend.send_event(head)
         if bodyless:
             await backend.send_event(h11.EndOfMessage())
@@ -407,13 +415,13 @@ class HttpSession(Conversation):
         try:
             await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                _raise_of_client(pump)  # whoever is to answer would wait for the rest of the body
+                _raise_of_client(pump)  # otherwise the backend would wait for the rest of the body
             switched = await answer
             if switched:
                 await self._pass_protocol(backend)
                 return False
             if not pump.done() or pump.exception() is not None:
-                # Answered before the body was there, or could be taken: nobody wants the rest.
+                # It was answered before the body was complete, or accepted: nobody wants the rest.
                 return False
         finally:
             pump.cancel()
@@ -426,17 +434,17 @@ class HttpSession(Conversation):
         while True:
             event = await self._client.next_event()
             if isinstance(event, h11.EndOfMessage):
-                # Fields behind the body end here (RFC 9110, 6.5.1): backends may take them for the head's.
+                # Trailers aren't passed on (RFC 9110, 6.5.1): backends may read them as fields of the head.
                 await backend.send_event(h11.EndOfMessage())
                 return
             await backend.send_event(event)
 
     async def _pass_answer(self, backend: Side) -> bool:
-        """Pass everything that the backend answers; return True when it changed the protocol."""
+        """Pass on everything that the backend answers. Return True when it changed the protocol."""
         while True:
             event = await answered(backend)
             if isinstance(event, h11.InformationalResponse):
-                if self._old:  # and has not asked for another protocol
+                if self._old:  # and didn't ask for another protocol
                     continue
                 await self._client.send_event(
                     h11.InformationalResponse(
@@ -464,7 +472,7 @@ class HttpSession(Conversation):
                 await self._client.send_event(event)
 
     async def _pass_protocol(self, backend: Side) -> None:
-        """Pass bytes both ways after 101, as of a WebSocket, until both have ended."""
+        """Pass bytes both ways after 101, as for a WebSocket, until both sides have ended."""
         self._note_answered()  # what follows may take hours
         assert self._link is not None
         writer = self._link.writer
@@ -473,7 +481,7 @@ class HttpSession(Conversation):
             writer.write(first)
         if answered:
             self._write_client(answered)
-        self._patience = self._bounds.idle  # who has changed the protocol may be quiet
+        self._patience = self._bounds.idle  # after a change of protocol a client may be quiet
         stream = self.stream
         client = RelayEnd(self._read_client, self._write_client, stream.drain, stream.write_eof)
         await relay(
@@ -484,7 +492,8 @@ class HttpSession(Conversation):
     # ---- answers of our own -------------------------------------------------------------------------------
 
     def _judge_origin(self, request: h11.Request) -> bool:
-        """True if a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
+        """True if no web page is asking, or one that may. Otherwise any page could ask through a caller's
+        browser."""
         origin = next((value for name, value in request.headers if name == b"origin"), None)
         allowed = self.exposed.config.origins
         passes = origin is None or "*" in allowed or origin.decode("ascii", "replace") in allowed
@@ -492,14 +501,15 @@ class HttpSession(Conversation):
         return passes
 
     def _answer_headers(self, headers: Headers, *, most: int = _DISCARD) -> Headers:
-        """Return the fields of an answer, with word that it is the last, and to the browser that its page may read
-        it.
+        """Return the fields of an answer, with those that say that it is the last one and that the browser's page
+        may read it.
 
-        It is the last where more than `most` bytes of the request are yet to come.
+        It is the last where more than `most` bytes of the request are still to come.
         """
         http = self._client.http
-        # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
-        # A stream of WebSockets alone is one request, also of the price: another one takes another stream.
+        # A client that waits for 100 and gets this may send its body next or another request, which can't be told
+        # apart.
+        # A stream for WebSockets only is one request, which is also what is paid: another one needs another stream.
         last = (
             (self._end is not None and self._find_successor() is None)
             or (self._only_websockets and self._let_in)
@@ -539,7 +549,8 @@ class HttpSession(Conversation):
         await self._client.send_event(head)
 
     async def _discard_body(self) -> bool:
-        """Read the rest of a request that was answered already; False when it is too long, or nothing follows."""
+        """Read the rest of a request that was answered already. Return False if it is too long, or nothing can
+        follow."""
         if self._client.http.our_state is h11.MUST_CLOSE:
             return False
         left = _DISCARD
@@ -554,15 +565,15 @@ class HttpSession(Conversation):
     # ---- the backend --------------------------------------------------------------------------------------
 
     async def _paid_backend(self) -> Side | Denial | Reason:
-        """Return a backend for what was let in, which is paid once there is one; why it isn't paid; why there is
-        none."""
+        """Return a backend for the admitted request, which is paid for once there is one; or why it wasn't paid, or
+        why there is no backend."""
         backend = await self._open_backend()
-        if not (calls := self._held_calls()):  # nothing costs
+        if not (calls := self._held_calls()):  # nothing to pay
             return backend
         if isinstance(backend, Reason):
             self._release_calls(calls, paid=False)
             return backend
-        # Who doesn't pay, or takes its time with it, holds none.
+        # A client that doesn't pay, or is slow to, holds no backend.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
         try:
             denial = await self._pay_calls(calls)
@@ -571,10 +582,10 @@ class HttpSession(Conversation):
         if denial is not None:
             self._drop_link()
             return denial
-        return await self._open_backend()  # which may have ended meanwhile
+        return await self._open_backend()  # the first one may have ended meanwhile
 
     async def _open_backend(self) -> Side | Reason:
-        """Return the backend's side: the one that is open, if it still is, else another; or why there is none."""
+        """Return the side of the open backend, if it is still open, else of another one; or why there is none."""
         if self._backend is not None and self._link is not None:
             idle = asyncio.get_running_loop().time() - self._backend.since
             if idle < _LINK_IDLE and not self._link.writer.is_closing() and is_silent(self._link.reader):
@@ -590,7 +601,7 @@ class HttpSession(Conversation):
         return self._backend
 
     def _keep_link(self, backend: Side) -> None:
-        """Keep it for another request, if the backend lets it, and has not said more than was asked."""
+        """Keep the link for another request, if the backend allows it and has sent no more than was asked for."""
         if not backend.http.trailing_data[0] and backend.try_reuse():
             backend.used, backend.since = True, asyncio.get_running_loop().time()
         else:
@@ -607,7 +618,7 @@ class _Asked:
 
     method: str
     path: str
-    #: When it came, by the steady clock, and how many bytes the client had been sent by then.
+    #: When it came, by the monotonic clock, and the bytes that the client had been sent by then.
     since: float
     sent: int
     #: Methods of JSON-RPC.
@@ -615,8 +626,7 @@ class _Asked:
 
 
 def _raise_of_client(pump: asyncio.Task[None]) -> None:
-    """Raise what ended a body before its time, but for the backend's end: that may have words that were said
-    before."""
+    """Raise what ended the body early, except an end of the backend, which may have sent an answer before."""
     error = pump.exception()
     if error is not None and (isinstance(error, DtpError) or not isinstance(error, OSError)):
         raise error
@@ -632,5 +642,5 @@ def _body_size(request: h11.Request) -> float:
 
 
 def retry_after(seconds: float | None) -> dict[str, str]:
-    """Return Retry-After in whole seconds, never too early."""
+    """Return a Retry-After field in whole seconds, rounded up."""
     return {} if seconds is None else {"Retry-After": str(max(1, -int(-seconds // 1)))}

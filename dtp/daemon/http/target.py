@@ -1,4 +1,4 @@
-"""What a request asks for, read in every way in which a backend may read it; and what could be read in two. No IO.
+"""The target of a request, in every way in which a backend may read it, and targets that are ambiguous. No IO.
 
 Sources: RFC 9112 (3.2 targets and hosts, 6.1 and 6.3 where a body ends), RFC 3986 (4.2 what begins with "//", 6.2.2
 spellings of one path), the URL standard (where "\\" is as good as "/").
@@ -12,22 +12,23 @@ import h11
 
 from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, plain
 
-#: By which forms and old clients ask for another method than the request line's; some frameworks do as they say.
+#: Fields with which forms and old clients ask for another method than the request line's; some frameworks obey
+#: them.
 OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
-#: What may stand for itself as well, by its encoding in each case: the printable characters of ASCII.
+#: Printable ASCII characters, which may also be written as they are, by their encoding in either case.
 _PLAIN = {text: chr(code) for code in range(0x21, 0x7F) for text in (f"{code:02x}", f"{code:02X}")}
-#: Of a path that rules go by: it is read in many ways.
+#: The longest path that rules about methods are applied to, since it is read in many ways.
 _MOST_PATH = 4096
-#: What is a host to some, where a path begins with two slashes.
+#: What some parsers take for a host where a path begins with two slashes.
 _HOSTS = (re.compile(r"/[/\\]+[^/\\]*"), re.compile(r"/[/\\]+[^/]*"))
 _PARAMETERS = re.compile(r";[^/]*")
-#: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
+#: The characters of a method (RFC 9110, 5.6.2). Backends differ in how they trim or cut off others.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 def fault(request: h11.Request) -> str | None:
-    """Return why a request's end, or its target, could be found in two ways, or is too much of a head; else None."""
+    """Return why the end of a request or its target is ambiguous, or why its head is too large; else None."""
     names = [name for name, _ in request.headers]
     if len(names) > MOST_FIELDS:
         return f"more than {MOST_FIELDS} fields"
@@ -56,10 +57,10 @@ def fault(request: h11.Request) -> str | None:
 
 
 def in_origin_form(request: h11.Request) -> h11.Request:
-    """Return the same request with a path for its target. The host of a whole URL counts, not the field (3.2.2).
+    """Return the request with a path as its target. The host of a full URL replaces the `Host` field (3.2.2).
 
-    OPTIONS of a URL that is a host alone asks about the server as such: that is `*` (3.2.4). HTTP/1.0 changes to no
-    other protocol (RFC 9110, 7.8).
+    OPTIONS for a URL without a path is about the server itself, which is `*` (3.2.4). HTTP/1.0 can't change to
+    another protocol (RFC 9110, 7.8).
     """
     if request.http_version < b"1.1" and any(name == b"upgrade" for name, _ in request.headers):
         kept = [field for field in request.headers if field[0] != b"upgrade"]
@@ -77,11 +78,11 @@ def in_origin_form(request: h11.Request) -> h11.Request:
 
 
 def doubt(request: h11.Request) -> str | None:
-    """Return why no rule about methods could tell what a backend makes of a request in origin form; None when one
+    """Return why no rule about methods can tell what a backend makes of a request in origin form; None when one
     can.
 
-    Which segments are left where some are `..` depends on what is decoded, cut off and joined before: too many ways
-    to judge, and programs that mean well resolve them by themselves.
+    Which segments remain after `..` depends on what is decoded, cut off and joined before: that is too much to
+    judge, and well-behaved clients resolve `..` themselves.
     """
     path = _path(request)
     if len(path) > _MOST_PATH:
@@ -95,11 +96,11 @@ def doubt(request: h11.Request) -> str | None:
 
 
 def spellings(request: h11.Request) -> tuple[str, ...]:
-    """Return `METHOD /path` as it came, then as backends may understand it, each once: at most eighteen, and some
-    more of what begins with two slashes.
+    """Return `METHOD /path` as it came, then as backends may read it, without duplicates: at most eighteen, and
+    some more where the path begins with two slashes.
 
-    Parameters are cut off before the rest is decoded, as by Tomcat, or after it, which differs by a slash in them.
-    For a request without `doubt`.
+    Parameters are cut off before the rest is decoded, as Tomcat does, or afterwards, which differs when they have
+    an encoded slash. The request must have no `doubt`.
     """
     path = _path(request)
     paths = [path, _decoded(path)]
@@ -110,7 +111,7 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
             kept = [segment for segment in segments if segment]
             ending = segments[-1:] if not segments[-1] else []
             paths.append("/" + "/".join(kept + ending) if kept else "/")
-            if len(segments) > 2 and not segments[1]:  # to some the next one is a host
+            if len(segments) > 2 and not segments[1]:  # some parsers read the next segment as a host
                 paths.append("/" + "/".join(kept[1:] + ending) if kept[1:] else "/")
     verb = request.method.decode("ascii")
     verbs = [verb, verb.upper(), *(one.decode("ascii") for one in _overrides(request))]
@@ -118,7 +119,7 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
 
 
 def _overrides(request: h11.Request) -> set[bytes]:
-    """Return what fields that override the method say, in upper case."""
+    """Return the methods that override fields ask for, in upper case."""
     return {value.upper() for name, value in request.headers if plain(name) in OVERRIDES}
 
 
@@ -127,11 +128,11 @@ def _path(request: h11.Request) -> str:
 
 
 def _decoded(path: str) -> str:
-    """Return it without encoding that isn't needed."""
+    """Return the path without unnecessary percent-encoding."""
     first, *rest = path.split("%")
     return first + "".join(_PLAIN.get(one[:2], "%" + one[:2]) + one[2:] for one in rest)
 
 
 def _segments(decoded: str) -> list[str]:
-    """Return what is between slashes of either kind, without parameters."""
+    """Return the segments between slashes of either kind, without parameters."""
     return _PARAMETERS.sub("", decoded.replace("\\", "/")).split("/")

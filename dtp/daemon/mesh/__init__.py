@@ -1,4 +1,4 @@
-"""The daemon's place among nodes: `[node]` of its file."""
+"""How the daemon takes part in a network of nodes: `[node]` of its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["Member", "member_of"]
 
 
 def member_of(config: Config, identity: Identity, limits: Limits, network: PrivateNetwork | None) -> Member:
-    """Return what the daemon is among nodes; what that takes is loaded where the file has `[node]`."""
+    """Return the daemon's membership of a network of nodes. The code for it is only loaded if the file has
+    `[node]`."""
     if config.node is None:
         return Member()
     from dtp.daemon.mesh.member import NodeMember

@@ -1,4 +1,4 @@
-"""What a daemon that isn't a node is among nodes."""
+"""The membership of a daemon that isn't a node."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """What a daemon is among nodes: here, nothing. `dtp.daemon.mesh.member` has one that is a node.
+    """The daemon's membership of a network of nodes: here, none. `dtp.daemon.mesh.member` has that of a node.
 
-    Called in this order: `open`, `change_config`, `leave_network`, `close`; `open` does nothing where it is open.
+    The methods are called in this order: `open`, `change_config`, `leave_network`, `close`. `open` does nothing if
+    it is open.
     """
 
-    #: How connections of forwards that don't pay come about; None: plainly.
+    #: How forwards that don't pay connect; None for the usual way.
     dial: Dial | None = None
-    #: True where it is a node, also one that begins or ends.
+    #: True where the daemon is a node, even while it starts or ends.
     is_node = False
-    #: True while other nodes may come in.
+    #: True while other nodes may connect.
     takes_links = False
 
     async def open(self, listener: Listener, config: Config) -> None:
-        """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
+        """Be found where `listener` listens. Raise `ListenError` or `TopicError`."""
 
     async def change_config(self, config: Config) -> None:
-        """Go by a file that was read anew: what is announced, where it listens, and topics. Raise `TopicError`."""
+        """Apply a configuration that was read again: announced services, addresses and topics. Raise
+        `TopicError`."""
 
     async def leave_network(self, *, goodbye: bool = True) -> None:
-        """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
+        """Stop being found, and end the links; connections of forwards go on. Idempotent."""
 
     async def close(self) -> None:
-        """End all of it. Idempotent."""
+        """Close everything. Idempotent."""
 
     async def serve_connection(self, connection: Connection) -> None:
         """Serve a connection of another node until it ends."""
 
     @property
     def links(self) -> Iterable[PeerLink]:
-        """Those that are open."""
+        """The open links to other nodes."""
         return ()
 
     @property
@@ -56,9 +58,9 @@ class Member:
 
     @property
     def dht(self) -> Dht | None:
-        """The DHT, of a node that finds others by it and is open."""
+        """The DHT of the open node, if it uses one."""
         return None
 
     def get_status(self) -> dict[str, Any]:
-        """Return what the status of the daemon says besides."""
+        """Return what this adds to the daemon's status."""
         return {}

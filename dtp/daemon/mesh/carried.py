@@ -1,4 +1,4 @@
-"""Topics that a daemon carries: it passes their messages on between its neighbours, and keeps them for a while."""
+"""Topics that a daemon carries: it passes their messages between its neighbours, and keeps them for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtp.tasks import SupervisedTask
 
 
 class CarriedTopic:
-    """One of them, joined until `close`. The daemon reads no message for itself: it counts them."""
+    """One carried topic, which is joined until `close`. The daemon only counts its messages, and reads none."""
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
@@ -22,7 +22,7 @@ class CarriedTopic:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        """Join. Raise `TopicError`."""
+        """Join the topic. Raise `TopicError`."""
         await self._stack.enter_async_context(self.topic)
         reading = SupervisedTask(self._count_messages, name=f"dtpd-topic-{self.topic.name}")
         reading.start()
@@ -34,20 +34,21 @@ class CarriedTopic:
             self.size += len(message.data)
 
     async def close(self) -> None:
-        """Leave. Idempotent."""
+        """Leave the topic. Idempotent."""
         await self._stack.aclose()
 
 
 class CarriedTopics:
-    """All that are carried. Which they are may change."""
+    """All topics that are carried, which may change."""
 
     def __init__(self, node: Node, history: float) -> None:
-        """`history` is how far back neighbours are asked for what they keep, seconds."""
+        """`history` is how many seconds of kept messages neighbours are asked for."""
         self._node, self._history = node, history
         self._carried: dict[str | PrivateTopic, CarriedTopic] = {}
 
     async def carry_topics(self, topics: Sequence[str | PrivateTopic]) -> None:
-        """Join those that aren't carried yet, and leave the others. Raise `TopicError`, `ConfigError` for a key."""
+        """Join the topics that aren't carried yet, and leave all others. Raise `TopicError`, or `ConfigError` for a
+        key."""
         new = {
             each: CarriedTopic(await self._make_topic(each)) for each in topics if each not in self._carried
         }
@@ -64,11 +65,11 @@ class CarriedTopics:
         return self._node.topic(str(name), key=key, overflow="drop-oldest", history=self._history)
 
     async def close(self) -> None:
-        """Leave all. Idempotent."""
+        """Leave all topics. Idempotent."""
         await self.carry_topics(())
 
     def list_status(self) -> list[dict[str, Any]]:
-        """Return what the status of the daemon says of topics."""
+        """Return the status of each topic."""
         return [
             {
                 "topic": each.topic.name,

@@ -1,4 +1,4 @@
-"""The daemon as a node: found and linked at its own listener, and its forwards go by what the node knows."""
+"""The daemon as a node: it is found and linked at its own listener, and its forwards use what the node knows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.session.codes import CloseCode
 from dtp.session.limits import Limits
 
-#: Peers that a status tells of: those with a link come first.
+#: The most peers that a status lists. Those with a link come first.
 _SHOWN: Final = 100
 
 
@@ -46,7 +46,7 @@ class NodeMember(Member):
         self.dial = self._dial_address
 
     async def open(self, listener: Listener, config: model.Config) -> None:
-        """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
+        """Be found where `listener` listens. Raise `ListenError` or `TopicError`."""
         if self._node is not None:
             return
         assert config.node is not None
@@ -71,7 +71,7 @@ class NodeMember(Member):
         await self._topics.carry_topics((*config.node.topics, *config.node.private_topics))
 
     async def change_config(self, config: model.Config) -> None:
-        """Announce, listen and carry topics as `config` now says. Raise `TopicError`."""
+        """Announce services, listen and carry topics as `config` says now. Raise `TopicError`."""
         if self._node is None or self._topics is None or config.node is None:
             return
         self._node.reach.use_listener(self._node.listener)
@@ -79,7 +79,7 @@ class NodeMember(Member):
         await self._topics.carry_topics((*config.node.topics, *config.node.private_topics))
 
     async def leave_network(self, *, goodbye: bool = True) -> None:
-        """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
+        """Stop being found, and end the links; connections of forwards go on. Idempotent."""
         self.takes_links = False
         if self._topics is not None:
             await self._topics.close()
@@ -87,7 +87,7 @@ class NodeMember(Member):
             await self._node.leave(goodbye=goodbye)
 
     async def close(self) -> None:
-        """End all of it. Idempotent."""
+        """Close everything. Idempotent."""
         await self.leave_network()
         if self._node is not None:
             await self._node.__aexit__(None, None, None)
@@ -102,13 +102,14 @@ class NodeMember(Member):
             await self._node.links.accept(connection)
 
     async def _dial_address(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
-        """Connect as the node does: by what it knows and can ask, direct or by a relay. See `Dial`."""
+        """Connect as the node does: by addresses that it knows or asks for, directly or through a relay. See
+        `Dial`."""
         assert self._node is not None, "forwards dial once the node is open"
         return await self._node.connect(address, resolvers=resolvers)
 
     @property
     def links(self) -> Iterable[PeerLink]:
-        """The links to other nodes that are open."""
+        """The open links to other nodes."""
         return () if self._node is None else self._node.links
 
     @property
@@ -118,10 +119,10 @@ class NodeMember(Member):
 
     @property
     def dht(self) -> Dht | None:
-        """The DHT, of a node that finds others by it and is open."""
+        """The DHT of the open node, if it uses one."""
         return self._node.dht if self._node is not None and "dht" in self._config.discover else None
 
-    # ---- how it stands ------------------------------------------------------------------------------------
+    # ---- status --------------------------------------------------------------------------------------------
 
     def get_status(self) -> dict[str, Any]:
         """Return peers, topics and the DHT as `dtpd status` shows them; empty while this is not a node."""
@@ -161,7 +162,8 @@ class NodeMember(Member):
 
 
 def _peers(node: Node, known: list[KnownPeer]) -> list[dict[str, Any]]:
-    """Return what is known of each, linked ones first: those that nobody can dial have a link at most."""
+    """Return what is known of each peer, those with a link first. Peers that can't be dialled may still have a
+    link."""
     linked = {each.peer: each for each in node.links}
     records = {each.record.peer: each for each in known}
     found: list[dict[str, Any]] = []
@@ -181,7 +183,7 @@ def _peers(node: Node, known: list[KnownPeer]) -> list[dict[str, Any]]:
 
 
 def announced(config: model.Config) -> tuple[str, ...]:
-    """Return the services that the node names: those that the file says, and a relay that anybody may use."""
+    """Return the services that the node announces: those in the file, and a relay that is open to everybody."""
     assert config.node is not None
     relays = [
         each.service

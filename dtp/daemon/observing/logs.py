@@ -1,4 +1,4 @@
-"""Logging: a line for people or a JSON object for programs. Nothing secret is ever in a record's fields."""
+"""Logging: a line for people or a JSON object for programs. A record's fields never contain secrets."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtpd")
 
-#: Name of the logger of requests (`dtp.daemon.observing.requests`), which has a file of its own.
+#: Name of the logger for requests (`dtp.daemon.observing.requests`), which has its own file.
 ACCESS = "dtpd.access"
-#: Under which journald finds the level at the front of a line (sd-daemon(3)).
+#: The prefix of a line by which journald knows its level (sd-daemon(3)).
 _PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
 
 
-#: Lines of one kind in a second. Whoever makes us log must not fill the disk: beyond, only their number is told.
+#: The most records of one kind in a second, so that nobody can fill the disk with logs. Beyond that they are only
+#: counted.
 LOGGED = 50
 
 
 class Bounded(logging.Filter):
-    """Lets `LOGGED` records of one kind (a line of the program that logs) pass in a second.
+    """Lets `LOGGED` records of one kind (from the same line of code) pass each second.
 
-    The next one that passes has the number of those that didn't in `left_out`.
+    The next record that passes has the number of those that didn't in `left_out`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        #: By kind: since when is counted, how many there were.
+        #: For each kind: when counting began, and the number since then.
         self._counts: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether it may pass. Not by its text: libraries put what is new each time into it."""
+        """Return whether a record may pass. Its text doesn't matter, since it may contain something new each
+        time."""
         key, now = (record.pathname, record.lineno), self._clock()
         since, count = self._counts.get(key, (now, 0))
         if now - since >= 1.0:
@@ -60,18 +62,18 @@ class Bounded(logging.Filter):
 
 
 def name_of(caller: Caller) -> str:
-    """Return all that is known of who it is, in words: operators look for any part of it."""
+    """Return all that is known of a caller, in words: operators may search for any part of it."""
     return f"{caller.peer} ({caller.account}, from {caller.source})"
 
 
 def of_caller(caller: Caller) -> dict[str, str]:
-    """Return who it is as fields of a record."""
+    """Return the caller as fields of a record."""
     return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
 
 
-#: Records that are kept to be shown, and how many of them may be about one caller.
+#: The number of records kept for display, and the most of them about one caller.
 RECENT, RECENT_OF_ONE = 50, 10
-#: What records are about that are shown though they are not warnings.
+#: Events that are displayed although they aren't warnings.
 _SHOWN = {
     "denied",
     "ended",
@@ -85,23 +87,24 @@ _SHOWN = {
 
 
 class Recent(logging.Handler):
-    """Keeps the last records that an operator wants to see without looking for the log.
+    """Keeps the latest records that an operator wants to see without searching the log.
 
-    Of those about one caller only the last few: a noisy one would push out all others.
+    Only the last few about any one caller, or a noisy one would push out all others.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        #: By whom they are about ("" for nobody), the oldest first.
+        #: Each record with the caller that it is about ("" for none), oldest first.
         self._kept: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT)
 
     @property
     def kept(self) -> list[dict[str, Any]]:
-        """`time` (Unix), `level` and `message`; the oldest first."""
+        """The records, each with `time` (Unix), `level` and `message`, oldest first."""
         return [record for _, record in self._kept]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep warnings and worse, refusals, streams that broke off, peers that came and went."""
+        """Keep a record that is a warning or worse, or about a refusal, a stream that broke off, or a peer that
+        came or went."""
         fields = getattr(record, "fields", {})
         shown = fields.get("event") in _SHOWN and (fields["event"] != "ended" or fields.get("why"))
         if record.levelno >= logging.WARNING or shown:
@@ -116,7 +119,7 @@ _recent = Recent()
 
 
 def recent() -> list[dict[str, Any]]:
-    """Return the last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
+    """Return the last records of this process, each with `time` (Unix), `level` and `message`, oldest first."""
     return _recent.kept
 
 
@@ -125,14 +128,14 @@ def _left_out(record: logging.LogRecord) -> int:
 
 
 class Human(LineFormatter):
-    """`2026-01-31 12:00:00 INFO words`; for the journal, which knows the time, `<6>words`."""
+    """Formats `2026-01-31 12:00:00 INFO words`, or `<6>words` for the journal, which adds the time."""
 
     def __init__(self, journal: bool) -> None:
         super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)s %(message)s")
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a line; what a peer said can't end it or drive a terminal."""
+        """Return one line. Text from a peer can't end it or control a terminal."""
         text = super().format(record)
         if left_out := _left_out(record):
             text += f" (and {left_out} more like this)"
@@ -147,10 +150,10 @@ def _escaped(value: Any) -> Any:
 
 
 class Json(logging.Formatter):
-    """One object to a line: `time` (Unix), `level`, `message` and the record's own fields."""
+    """Formats one object per line: `time` (Unix), `level`, `message` and the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object; its fields come from `extra={"fields": {...}}`."""
+        """Return the object. Its fields come from `extra={"fields": {...}}`."""
         body = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
@@ -164,12 +167,12 @@ class Json(logging.Formatter):
         return json.dumps(body)
 
 
-#: In the place of what was cut out.
+#: Stands for what was cut out.
 _MARK = " (cut) "
 
 
 def _ends_of(data: bytes, size: int) -> str:
-    """Return at most `size` bytes of a text, from both ends: the last line of a traceback says most."""
+    """Return at most `size` bytes from both ends of a text: the last line of a traceback says most."""
     half = (size - len(_MARK)) // 2
     if half <= 0:
         return ""
@@ -177,14 +180,14 @@ def _ends_of(data: bytes, size: int) -> str:
 
 
 def _cut(text: str, size: int) -> str:
-    """Return at most `size` bytes of a line, without its middle; of an object its longest texts are cut."""
+    """Return at most `size` bytes of a line, cut in the middle. In an object the longest texts are cut."""
     with contextlib.suppress(ValueError):
         body = json.loads(text)
         if isinstance(body, dict):
             body["cut"] = True
             while len(short := json.dumps(body)) > size:
                 length, name = max((len(one), name) for name, one in body.items() if isinstance(one, str))
-                if not length:  # what is long is not text
+                if not length:  # what is left isn't text
                     break
                 body[name] = _ends_of(body[name].encode(errors="replace"), length // 2)
             else:
@@ -193,22 +196,22 @@ def _cut(text: str, size: int) -> str:
 
 
 class Unwaiting(logging.StreamHandler[TextIO]):
-    """Leaves a line out rather than wait for whoever reads: a pipe that is full, or a terminal that was stopped, must
-    not stop all connections. The next line has the number of those before it in `left_out`.
+    """Drops a line rather than wait for its reader: a full pipe or a stopped terminal must not stop all
+    connections. The next line has the number of dropped lines in `left_out`.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lost = 0
         self._room: select.poll | None = None
-        with contextlib.suppress(OSError, ValueError):  # one without a descriptor has room
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor always has room
             number = stream.fileno()
             if not stat.S_ISREG(os.fstat(number).st_mode):  # a file never waits for a reader
                 self._room = select.poll()
                 self._room.register(number, select.POLLOUT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return no more than there is room for: a traceback would wait for the reader in the middle."""
+        """Return a line that fits: with a long traceback, writing would block in the middle."""
         text = super().format(record)
         size = select.PIPE_BUF - len(self.terminator)
         if self._room is None or len(text.encode(errors="replace")) <= size:
@@ -216,7 +219,7 @@ class Unwaiting(logging.StreamHandler[TextIO]):
         return _cut(text, size)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line where there is room, which there is for 4 KiB then (PIPE_BUF)."""
+        """Write a line if there is room, which then is at least 4 KiB (PIPE_BUF)."""
         if self._room is not None and not self._room.poll(0):
             self._lost += 1
             return
@@ -226,9 +229,9 @@ class Unwaiting(logging.StreamHandler[TextIO]):
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """True if it is what systemd has connected with the journal (systemd.exec(5), $JOURNAL_STREAM).
+    """True if systemd has connected `stream` to the journal (systemd.exec(5), $JOURNAL_STREAM).
 
-    The variable alone is inherited by whatever a service or a desktop starts.
+    The variable alone proves nothing: whatever a service or a desktop starts inherits it.
     """
     try:
         found = os.fstat(stream.fileno())
@@ -238,9 +241,10 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 class AccessFile(WatchedFileHandler):
-    """Appends to a file, which is opened anew after it was moved away, as logrotate does.
+    """Appends to a file, and opens it again after it was moved away, as logrotate does.
 
-    Where it can't be written, as on a full disk, lines are left out; that is said once, and how many they were.
+    While it can't be written, such as on a full disk, lines are dropped; that is logged once, and their number
+    afterwards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -248,12 +252,12 @@ class AccessFile(WatchedFileHandler):
         super().__init__(path, delay=True)
 
     def _open(self) -> TextIOWrapper:
-        # Who has asked for what is nobody's affair but the operator's.
+        # Only the operator may know who asked for what.
         number = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         return open(number, "a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or count one more that is lost."""
+        """Write a line, or count one more that was lost."""
         try:
             self.reopenIfNeeded()
             if self.stream is None:
@@ -272,8 +276,8 @@ class AccessFile(WatchedFileHandler):
 
 
 def _append(number: int, line: bytes) -> None:
-    """Append a line to a file. Raises `OSError` where there is no room for all of it, and takes back the part that
-    there was room for, unless another process has written behind it."""
+    """Append a line to a file. Raise `OSError` when it doesn't fit as a whole; a part that was written is removed
+    again, unless another process has written behind it."""
     size = os.fstat(number).st_size
     written = os.write(number, line)
     if written < len(line):
@@ -296,7 +300,8 @@ def _write_access(log: Log) -> None:
 
 
 def set_up(log: Log, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-    """Log as `log` says, to standard error; what was set up before is replaced. Floods are told by `clock`."""
+    """Log to standard error as `log` says, replacing what was set up before. `clock` gives the time that limits
+    floods."""
     stream = stream or sys.stderr
     handler = Unwaiting(stream)
     handler.setFormatter(Json() if log.format == "json" else Human(_is_journal(stream)))
@@ -306,9 +311,9 @@ def set_up(log: Log, stream: TextIO | None = None, clock: Callable[[], float] = 
         root.removeHandler(old)
     root.addHandler(handler)
     root.addHandler(_recent)
-    # Libraries may log what they handle when they are asked for details (headers, queries): they never are.
+    # Libraries may log data at debug level (headers, queries), so they are never asked for it.
     root.setLevel(logging.WARNING)
     logging.getLogger("dtpd").setLevel(log.level.upper())
     _write_access(log)
-    # What the daemon makes of carriers and handshakes it says itself; theirs is for those who look for a fault.
+    # The daemon itself reports on carriers and handshakes; their own messages are for finding faults.
     logging.getLogger("dtp").setLevel(logging.DEBUG if log.level == "debug" else logging.WARNING)

@@ -1,4 +1,5 @@
-"""How the requests of a service went: how many, with which status, in what time; and a line for each if wanted."""
+"""Statistics of a service's requests: how many there were, with which status and duration; and a log line for each
+if configured."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ from dtp.escaping import escape_text
 if TYPE_CHECKING:
     from dtp.daemon.policies import Caller
 
-#: Upper bounds of the times that are told apart, seconds; what takes longer is counted as "+Inf".
+#: Upper bounds of the histogram in seconds. What takes longer counts as "+Inf".
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: As `Requests.get_status` names them.
+#: The bounds as `Requests.get_status` names them.
 WITHIN = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
-#: As long as there are no more requests, each one's time is told.
+#: Up to this many requests, each one's duration is reported.
 FEW = 100
-#: Characters of a path or a method that are logged, and methods of one batch.
+#: The most characters of a path and of a method, and methods of a batch, that are logged.
 _PATH, _METHOD, _METHODS = 1024, 100, 20
 
 _log = logging.getLogger(logs.ACCESS)
@@ -30,34 +31,34 @@ _log = logging.getLogger(logs.ACCESS)
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A request that is over."""
+    """A request that has been answered."""
 
     method: str
-    #: The target without its query, where tokens may be.
+    #: The target without its query, which may contain tokens.
     path: str
-    #: Of the answer; 0 if nothing was answered.
+    #: The status of the answer; 0 if there was none.
     status: int
-    #: Bytes of the answer, with its head.
+    #: Bytes of the answer, including its head.
     sent: int
-    #: From the request's head to the end of the answer.
+    #: Seconds from the request's head to the end of the answer.
     seconds: float
     #: Methods of JSON-RPC.
     calls: Sequence[str] = ()
 
 
 class Requests:
-    """Of one service, since it was exposed or changed."""
+    """The requests of one service, since it was exposed or changed."""
 
     def __init__(self) -> None:
-        #: By class of the status, "2xx"; "none" where nothing was answered.
+        #: Counts by class of status, such as "2xx"; "none" where nothing was answered.
         self._statuses: Counter[str] = Counter()
         self._within = [0] * len(WITHIN)
         self._seconds = 0.0
-        #: Of the first requests.
+        #: The durations of the first requests.
         self._times: list[float] = []
 
     def add_request(self, request: Answered) -> None:
-        """Count it."""
+        """Count a request."""
         self._statuses[f"{request.status // 100}xx" if request.status else "none"] += 1
         self._within[bisect_left(BOUNDS, request.seconds)] += 1
         self._seconds += request.seconds
@@ -65,8 +66,8 @@ class Requests:
             self._times.append(round(request.seconds, 6))
 
     def get_status(self) -> dict[str, Any]:
-        """Return counts as JSON has them: `within` counts those that took longer than the bound before, and at
-        most this one; `times` are those of the first `FEW` requests."""
+        """Return counts as JSON values: `within` counts the requests that took longer than the previous bound, and
+        at most this one; `times` has the durations of the first `FEW` requests."""
         return {
             "count": sum(self._within),
             "seconds": round(self._seconds, 6),
@@ -77,11 +78,11 @@ class Requests:
 
 
 def quantile(told: Mapping[str, Any], part: float) -> float | None:
-    """Return the time in which `part` (0 to 1) of the requests in a `Requests.get_status` were answered, seconds;
+    """Return the seconds within which `part` (0 to 1) of the requests in a `Requests.get_status` were answered;
     None without requests.
 
-    Of those whose times are all told it is the time of one of them. Of more it is taken to be spread evenly between
-    two bounds, and the last bound stands for what took longer.
+    With all durations known, it is one of those. Otherwise durations are taken to be spread evenly between two
+    bounds, and the last bound stands for whatever took longer.
     """
     if not told["count"]:
         return None
@@ -99,7 +100,7 @@ def quantile(told: Mapping[str, Any], part: float) -> float | None:
 
 
 def log_request(service: str, caller: Caller, request: Answered) -> None:
-    """Write a line of the access log, if there is one (`[log] access`)."""
+    """Write a line to the access log, if there is one (`[log] access`)."""
     if not _log.isEnabledFor(logging.INFO):
         return
     path, method = request.path[:_PATH], request.method[:_METHOD]

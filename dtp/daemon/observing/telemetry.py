@@ -1,7 +1,8 @@
-"""OpenTelemetry: figures and ended streams, told to a collector by OTLP over HTTP as JSON. Loaded when configured.
+"""OpenTelemetry: metrics and ended streams are sent to a collector by OTLP over HTTP, as JSON. Only loaded if
+configured.
 
-The specification (opentelemetry.io, OTLP 1.x) maps its messages to JSON with ids in hexadecimal and 64-bit numbers as
-texts; collectors have to take it. So it needs no library but h11 (docs/decisions/0030).
+The specification (opentelemetry.io, OTLP 1.x) maps its messages to JSON, with ids in hexadecimal and 64-bit numbers
+as strings, and collectors have to accept it. So no library but h11 is needed (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from dtp.version import __version__
 
 log = logging.getLogger("dtpd")
 
-#: Ended streams that wait to be told; beyond, the oldest are left out and counted.
+#: The most ended streams that wait to be sent. Beyond that the oldest are dropped and counted.
 MOST = 4096
-#: Seconds that a collector has to answer.
+#: Seconds for a collector to answer.
 _PATIENCE = 5.0
 _SERVER, _ERROR, _CUMULATIVE = 2, 2, 2  # SpanKind, StatusCode, AggregationTemporality
 
 _VERSION = __version__
 _SCOPE = {"name": "dtpd", "version": _VERSION}
 
-#: A body to send, made when it is wanted; None: there is nothing.
+#: Makes the body to send; returns None if there is nothing.
 Make = Callable[[], "dict[str, Any] | None"]
 
 
 class Exporter:
-    """Sends what `make` gives to one path of the collector, every so often. A failure is said once."""
+    """Sends what `make` returns to one path of the collector at regular intervals. A failure is logged once."""
 
     def __init__(self, settings: Telemetry, path: str, make: Make, *, patience: float = _PATIENCE) -> None:
-        """`patience`: seconds that the collector has to answer."""
+        """`patience` is the seconds that the collector has to answer."""
         self._url = settings.otlp.rstrip("/") + path
         self._every, self._make, self._patience = settings.every, make, patience
         self._away = False
@@ -52,7 +53,7 @@ class Exporter:
         self._task.start()
 
     async def close(self) -> None:
-        """Send what there is, once more, and end."""
+        """Send once more, and stop."""
         self._stop.set()
         await self._task.finish()
 
@@ -75,7 +76,7 @@ class Exporter:
             why = "" if status < 300 else f"it answers {status}"
         except TimeoutError:
             why = f"no answer in {self._patience:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next ones may be told
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next report may succeed
             why = str(error) or type(error).__name__
         if why and not self._away:
             log.warning(
@@ -85,7 +86,7 @@ class Exporter:
 
 
 async def post(url: str, body: bytes) -> int:
-    """POST JSON over a connection of its own; return the status. Raise `OSError` and `h11.ProtocolError`."""
+    """POST JSON over a new connection, and return the status. Raise `OSError` and `h11.ProtocolError`."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     reader, writer = await asyncio.open_connection(
@@ -124,7 +125,7 @@ class Spans:
         self.exporter = Exporter(settings, "/v1/traces", self._make_body)
 
     def add_span(self, name: str, seconds: float, attributes: Mapping[str, str | int], why: str) -> None:
-        """Note that a stream has ended now, after `seconds`; `why` if it broke off."""
+        """Add a span for a stream that has ended now, after `seconds`; `why` says why it broke off, if it did."""
         self._left_out += len(self._waiting) == MOST
         end = time.time_ns()
         span = {
@@ -156,10 +157,10 @@ class Spans:
 
 
 class Figures:
-    """The metrics that Prometheus gets, too."""
+    """The metrics that Prometheus also gets."""
 
     def __init__(self, settings: Telemetry, identity: str, collect: Callable[[], Iterable[Any]]) -> None:
-        """`collect` gives metric families of prometheus_client."""
+        """`collect` returns metric families of prometheus_client."""
         self._collect, self._began = collect, str(time.time_ns())
         self._resource = _resource(identity)
         self.exporter = Exporter(settings, "/v1/metrics", self._make_body)
@@ -197,8 +198,8 @@ class Figures:
         }
 
     def _make_histogram(self, family: Any, now: str) -> dict[str, Any]:
-        """Return samples of a name's `_bucket` (which count all that is below, in order), `_sum` and `_count`, as
-        points."""
+        """Return the samples of a name as points: `_bucket` (whose counts are cumulative and in order), `_sum` and
+        `_count`."""
         points: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         for sample in family.samples:
             labels = {key: value for key, value in sample.labels.items() if key != "le"}
@@ -226,7 +227,7 @@ class Figures:
 
 
 def _resource(identity: str) -> dict[str, Any]:
-    """Return who tells: each process for itself."""
+    """Return the resource that reports: each process for itself."""
     return {
         "attributes": _attributes(
             {

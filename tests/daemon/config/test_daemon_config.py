@@ -302,15 +302,15 @@ to = ["dtp://alice/api", "dtp://bob/other"]
             MINIMAL + f"price = {{ mib = 1 }}\n[chain]\nplans = ['{SUI}']",
             12,
             9,
-            "takes host, which sells them",
+            "needs host, which sells them",
         ),
-        (MINIMAL + f"[chain]\nhost = '{SUI}'\nplans = '{SUI}'", 12, 9, "nobody is asked for a pass"),
+        (MINIMAL + f"[chain]\nhost = '{SUI}'\nplans = '{SUI}'", 12, 9, "no service asks for a pass"),
         (MINIMAL + f"[chain]\nhost = '{SUI}'\nplans = ['{SUI}', '0x12']", 12, 80, "64 hex digits"),
         (MINIMAL + f"[chain]\nhost = '{SUI}'\nplan = '{SUI}'", 12, 1, "did you mean plans?"),
         (MINIMAL + "on-chain = True", 10, 12, "true and false, in small letters"),
         (MINIMAL + "; a comment", 10, 1, "or a # comment"),
         (MINIMAL + "service: 'x'", 10, 8, "is written name = ..."),
-        (MINIMAL + "[[forward]]\nlisten = '127.0.0.1:1'\nto = []", 12, 6, "one at least"),
+        (MINIMAL + "[[forward]]\nlisten = '127.0.0.1:1'\nto = []", 12, 6, "at least one"),
     ],
 )
 def test_mistakes(text: str, line: int, column: int, words: str) -> None:
@@ -340,7 +340,7 @@ def test_what_is_misspelt_is_not_missing_too(text: str) -> None:
 
 def test_a_list_of_backends_without_any() -> None:
     (found,) = mistakes(MINIMAL.replace('["127.0.0.1:8545"]', "[]"))
-    assert "one at least" in found[2]
+    assert "at least one" in found[2]
 
 
 def test_a_mark_of_byte_order_in_front(short: Path) -> None:

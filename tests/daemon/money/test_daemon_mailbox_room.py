@@ -77,9 +77,9 @@ def test_a_daemon_sells_room_in_its_mailbox(place: Place, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("chain", "room", "why"),
     [
-        ("", PRICE, r"takes \[chain\]"),
-        ('[chain]\nnetwork = "localnet"', 'free-bytes = "2MiB"', "is of use with price-mib-month"),
-        ('[chain]\nnetwork = "localnet"', 'grace = "2d"', "is of use with price-mib-month"),
+        ("", PRICE, r"needs \[chain\]"),
+        ('[chain]\nnetwork = "localnet"', 'free-bytes = "2MiB"', "only applies with price-mib-month"),
+        ('[chain]\nnetwork = "localnet"', 'grace = "2d"', "only applies with price-mib-month"),
     ],
 )
 def test_a_price_takes_a_chain_and_what_belongs_to_it_takes_a_price(
