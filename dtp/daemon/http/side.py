@@ -63,7 +63,7 @@ class Side:
             if self._turn is not None:
                 await self._turn(self._parse_cost(data))
             event = self.http.next_event()
-        if isinstance(event, h11.Request | h11.Response):  # an informational answer is followed by another head
+        if isinstance(event, h11.Request | h11.Response):  # not one that only informs
             self._at_fields = False
             self._at_chunk = self._has_chunks(event)
         if isinstance(event, h11.Data):

@@ -1,1 +1,1 @@
-"""What services of a daemon cost: buying, selling, and the chain."""
+"""Money in a daemon: buying, selling, and what it does on the chain."""

@@ -1,4 +1,5 @@
-"""Paying for services that are forwarded: a channel for each, vouchers as they are used, within a budget."""
+"""Paying for services that are forwarded: a channel for each, and vouchers as the services are used, within a
+budget."""
 
 from __future__ import annotations
 
@@ -43,30 +44,30 @@ log = logging.getLogger("dtpd")
 
 T = TypeVar("T")
 
-#: Seconds that the event loop waits for others who write to the store, which is as long as they usually take; and
-#: until it is tried again where they take longer.
+#: Seconds that the event loop waits for other writers of the store, who usually take no longer; and seconds until
+#: the next attempt where they do.
 _AT_ONCE: Final = 0.05
 _AGAIN: Final = 0.1
 
-#: So many budgets, or so much (MIST), may be locked at the host by channels that nothing uses.
+#: The most that unused channels may lock up at a host: this many budgets, or this much in MIST.
 _BUDGETS_LOCKED: Final = 3
 _LEAST_LOCKED: Final = 1_000_000_000
 
 
 class BudgetUsedUp(LimitError):
-    """The service was paid as much as the file allows."""
+    """The service was paid as much as the configuration allows."""
 
     code = "budget-used-up"
 
 
 class Wallet:
-    """What all forwards of a daemon pay with: an account on chain, and the store of what it signed."""
+    """What all forwards of a daemon pay with: an account on the chain, and the store of what it has signed."""
 
     def __init__(self, chain: ChainClient, store: Store) -> None:
-        """`chain` is connected and signs; `store` is open, and this one's from now on."""
+        """`chain` is connected and signs; `store` is open, and owned by this object from now on."""
         self.chain, self.store = chain, store
-        #: The same file, where nobody is waited for: budgets are looked at on the event loop, while another thread
-        #: keeps what is signed, and other processes write as well.
+        #: The same file, opened so that it doesn't wait: budgets are checked on the event loop, while another
+        #: thread stores what is signed and other processes write, too.
         self.store_at_once = (
             store if store.path == ":memory:" else Store(store.path, power_safe=False, patience=_AT_ONCE)
         )
@@ -75,7 +76,8 @@ class Wallet:
         self._sums: dict[frozenset[PaidService], SignedSums] = {}
 
     def signed_for(self, services: Iterable[PaidService]) -> SignedSums:
-        """Return the sums of these services, the same for all who pay for them. The chain is known by now."""
+        """Return the sums of these services, one object for all who pay for them. The client has to be
+        connected."""
         key = frozenset(services)
         if key not in self._sums:
             self._sums[key] = SignedSums(
@@ -85,11 +87,11 @@ class Wallet:
 
     @property
     def resolvers(self) -> Sequence[Resolver]:
-        """Who knows where hosts are, by this account's network."""
+        """Resolvers that find hosts on this account's network."""
         return (StaticResolver(), HostResolver(self.directory))
 
     def tell_open(self) -> None:
-        """Log what channels are left open, with what they hold and how it comes back."""
+        """Log which channels are left open, what they hold, and how to get it back."""
         ours = self.chain.chain_id, self.chain.address
         for each in self.store.bought_channels():
             if (each.chain, each.account) != ours or each.state == "closed":
@@ -105,17 +107,18 @@ class Wallet:
             )
 
     def close(self) -> None:
-        """Close the store: all that pay by it are over."""
+        """Close the store. Everything that pays by it has to be over."""
         self._lender.close()
         self.store_at_once.close()
         self.store.close()
 
 
 class Buyer:
-    """Dials one service and pays for it: what a pool dials by.
+    """Dials one service and pays for it. A pool uses it to dial.
 
-    An old connection may go on beside a new one, so the budget is lent to them in parts, more as they use it: what
-    all may sign together is never above it. What a connection leaves comes back when it ends.
+    An old connection may go on beside a new one. So the budget is lent to connections in parts, and they get more
+    as they use it: together they can never sign more than the budget. What a connection hasn't used is returned
+    when it ends.
     """
 
     def __init__(
@@ -129,8 +132,8 @@ class Buyer:
         clock: Callable[[], float] = time.time,
         passed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`to` are the addresses of the service: what was paid there is remembered by them. `clock` is Unix time, and
-        `passed` seconds that nobody sets."""
+        """`to` are the addresses of the service, under which payments are remembered. `clock` is Unix time,
+        `passed` a monotonic clock in seconds."""
         self._wallet, self._budget = wallet, budget
         self._identity, self._limits, self._psk = identity, limits, psk
         self._clock, self._passed = clock, passed
@@ -140,16 +143,16 @@ class Buyer:
             for each in to
             if each.host_object
         ]
-        #: The period of the budget, and what had been signed when it began.
+        #: The current period of the budget, and what had been signed when it began.
         self._period, self._before = -1, 0
-        #: Since when the clock shows an earlier one; None where it doesn't.
+        #: Since when the clock has shown an earlier period; None where it doesn't.
         self._behind_since: float | None = None
 
     @property
     def spent(self) -> int:
-        """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
-        programs that ran before this one."""
-        with contextlib.suppress(StoreBusy):  # then it begins anew, or is read, a moment later
+        """What was signed since the period began, in the smallest unit of the service's coin, including what
+        earlier runs have signed."""
+        with contextlib.suppress(StoreBusy):  # otherwise it begins, or is read, a moment later
             self._look_at_clock()
             self._sums.read_others()
         return self._sums.most_signed - self._before
@@ -159,11 +162,11 @@ class Buyer:
         return self._wallet.signed_for(self._services)
 
     def _look_at_clock(self) -> None:
-        """Begin the budget anew when its time is over; it is noted, so that a restart doesn't.
+        """Begin a new period when it is time, and store that, so that a restart doesn't begin another.
 
-        By what was surely signed: what a server shows later as less than was reserved would be a larger budget. A
-        clock that goes back begins nothing. But where it was ahead once, and begins nothing for as long as a budget
-        is for, so much time has passed all the same.
+        The period begins at what was certainly signed: if a server later shows less than was reserved, the budget
+        must not become larger for it. A clock that is set back begins no period, unless it stays behind for the
+        length of a period, since that much time has passed all the same.
         """
         every = self._budget.every
         if every is None:
@@ -179,7 +182,7 @@ class Buyer:
         elif self._behind_since is None:
             self._behind_since = self._passed()
         elif self._passed() - self._behind_since >= every:
-            if store.budget_period(name) < self._period:  # another forward has begun it
+            if store.budget_period(name) < self._period:  # another forward has begun the period
                 self._period = -1
                 self._look_at_clock()
                 return
@@ -198,24 +201,24 @@ class Buyer:
         return self._budget.most - (sums.most_signed - self._before - sums.live) - sums.lent
 
     def _lend_amount(self, borrower: object, amount: int) -> int:
-        """Let a connection spend so much more, or what is left; return how much it is."""
+        """Let a connection spend that much more, or what is left; return how much it is."""
         self._look_at_clock()
         return self._sums.lend(borrower, lambda: max(0, min(amount, self._read_left())))
 
     async def lend_more(self, borrower: object, amount: int) -> int:
-        """Let a connection that goes on spend so much more, or what is left, as soon as the store is free; return how
-        much it is, 0 if it is over by then. Raises `StoreError`."""
+        """Let an open connection spend that much more, or what is left, as soon as the store is free. Return how
+        much it is, or 0 if the connection is over by then. Raise `StoreError`."""
         return await _when_free(
             lambda: self._lend_amount(borrower, amount) if self._sums.has_lent(borrower) else 0
         )
 
     async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
-        """Return a connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect`
-        raises."""
+        """Return a connection that pays, or that needs no payment. Raise `BudgetUsedUp`, and what
+        `dtp.pay.dial.connect` raises."""
         left = await _when_free(lambda: self.left)
         if self._budget.most and left <= 0:
             return await self._dial_for_nothing(address)
-        # A half, so that there is something for the connection after it, which may begin while this one lingers.
+        # Half of it, so that something is left for the next connection, which may begin while this one lingers.
         first = self._budget.deposit if self._budget.deposit is not None else -(-left // 2)
         try:
             try:
@@ -236,7 +239,7 @@ class Buyer:
         )
 
     async def _dial_for_nothing(self, address: Address) -> Connection:
-        """Return a connection under a pass: nothing is left to pay with."""
+        """Return a connection under a pass, since nothing is left to pay with."""
         try:
             return await self._dial_metered(address, 0)
         except (BudgetTooSmall, NoPass) as fault:
@@ -253,7 +256,7 @@ class Buyer:
         return f" for another {span(round(left * 1000))}"
 
     async def _dial_metered(self, address: Address, wanted: int) -> Metered:
-        """Return a connection that may spend so much at first."""
+        """Return a connection that may spend this much at first."""
         borrower = object()
         amount = await _when_free(lambda: self._lend_amount(borrower, wanted))
         try:
@@ -307,7 +310,7 @@ class Buyer:
 
 
 async def _when_free(work: Callable[[], T]) -> T:
-    """Return what `work` with the store returns, once others leave that free. Raises `StoreBusy` where they don't for
+    """Return what `work` with the store returns, once other writers have left it. Raise `StoreBusy` when they take
     long."""
     loop = asyncio.get_running_loop()
     until = loop.time() + PATIENCE

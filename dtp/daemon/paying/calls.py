@@ -1,8 +1,8 @@
-"""How many calls the programs of a forward have sent: what its peer may charge for, and no more.
+"""Counts the calls that the programs of a forward have sent, since their peer may charge for these and no more.
 
-What a program sends is its own, so it is read as what it says it is: requests of HTTP/1, streams of HTTP/2 (gRPC),
-messages of a WebSocket, calls of a JSON-RPC batch. Anything else is one call for each stream. Bodies aren't looked
-at, but for batches; nothing is kept of the rest.
+A program's data is read as the protocol that it starts with: requests of HTTP/1, streams of HTTP/2 (gRPC), messages
+of WebSocket, calls of a JSON-RPC batch. Anything else is one call per stream. Bodies aren't read, except those of
+batches, and nothing else is kept.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.paying.spoken import MOST_KEPT, AnswerReader, Asked, Protocol, SpokenReader
 from dtp.net.connection import Connection
 
-#: How HTTP/2 begins (RFC 9113, 3.4).
+#: The bytes that start HTTP/2 (RFC 9113, 3.4).
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _REQUEST: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ \r\n]+ HTTP/1\.[01]\r?\n")
-#: How a batch begins, or may yet.
+#: The start of a batch, or of what may become one.
 _BATCH: Final = re.compile(rb"\s*(\[|$)")
 _HEADERS: Final = 1  # the type of an HTTP/2 frame that opens a stream
 
 
 class ChargedCalls:
-    """Agrees to explicit charges of one connection: for as many calls as were sent on it, and at most at a rate."""
+    """Accepts explicit charges on one connection, for no more calls than were sent on it, and at most at a given
+    rate."""
 
     def __init__(self, rate: AllowedRate | None, clock: Callable[[], float]) -> None:
-        """`clock` is in seconds, and goes forward."""
+        """`clock` is a monotonic clock in seconds."""
         self.sent = 0
         self.agreed = 0
-        #: Charges that were declined, by what they were above: the calls, or the rate.
+        #: Declined charges, by what they exceeded: the number of calls, or the rate.
         self.declined = {"calls": 0, "rate": 0}
         self._rate, self._clock = rate, clock
         self._room = 0.0 if rate is None else rate.amount
         self._filled = clock()
 
     def agrees_to(self, units: int) -> bool:
-        """True if to pay for so many more."""
+        """Return True if this many more units are to be paid."""
         if self.agreed + units > self.sent:
             self.declined["calls"] += units
             return False
@@ -55,29 +56,29 @@ class ChargedCalls:
         return True
 
 
-#: Of connections that pay by calls.
+#: For connections that pay by calls.
 _CALLS: Final[WeakKeyDictionary[Connection, ChargedCalls]] = WeakKeyDictionary()
 
 
 def count_on(connection: Connection, calls: ChargedCalls) -> None:
-    """Have calls of this connection's streams counted."""
+    """Count the calls on this connection's streams."""
     _CALLS[connection] = calls
 
 
 def reader_of(connection: Connection) -> CallReader | None:
-    """Return what is to read all that a program sends on a new stream; None where nobody counts."""
+    """Return what has to read everything that a program sends on a new stream; None where calls aren't counted."""
     calls = _CALLS.get(connection)
     return None if calls is None else CallReader(calls)
 
 
 class CallReader(SpokenReader):
-    """Counts the calls in what one program sends. A head or a batch that is too long is one."""
+    """Counts the calls in what one program sends. A head or a batch that is too long counts as one."""
 
     def __init__(self, calls: ChargedCalls) -> None:
         super().__init__()
         self._calls = calls
         self.asked = Asked()
-        #: Is given what the program is answered, so that it is known what can be said behind that.
+        #: Has to be fed the program's answers, so that it is known what can be sent after them.
         self.answers = AnswerReader(self.asked)
         self._body: bytearray | None = None  # of a request that may be a batch, as far as it has come
 
@@ -129,7 +130,7 @@ class CallReader(SpokenReader):
         return True
 
     def _end_body(self) -> None:
-        """Note that a request is over: of a batch each call counts."""
+        """Note the end of a request. Each call of a batch counts."""
         body, self._body = self._body, None
         if body:
             try:

@@ -1,7 +1,7 @@
-"""What this process has lent of its budgets, noted for others that use the store: a daemon before an upgrade and the
-one after it pay for the same services for a while.
+"""Notes what this process has lent from its budgets for other processes that use the store: during an upgrade the
+old and the new daemon pay for the same services for a while.
 
-Each process has a lock beside the store as long as it lives, so what one that was killed had lent is lent no more.
+Each process holds a lock beside the store while it lives, so that loans of a process that was killed end with it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 
 
 class Lender:
-    """Notes in a store what this process lends, and reads what others have lent. Close it before the store."""
+    """Notes in a store what this process lends, and reads what others have lent. Must be closed before the
+    store."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._name = store, secrets.token_hex(8)
         self._lock = _lock_of(store, self._name)
         self._loans: dict[object, str] = {}
         self._made = 0
-        #: Loans that are over, and could not be forgotten yet; and those whose lane could not be noted yet.
+        #: Loans that are over but couldn't be removed yet, and loans whose lane couldn't be noted yet.
         self._over: set[str] = set()
         self._unplaced: dict[str, tuple[str, int, int]] = {}
 
     def lend(
         self, borrower: object, chain: str, services: Collection[PaidService], share: Callable[[], int]
     ) -> int:
-        """Note that a connection may sign so much more as `share` says by what the store has then; return it. Raises
-        `StoreError`, which leaves all as it was."""
+        """Lend a connection as much as `share` returns, given the store as it is then, and return it. Raise
+        `StoreError`, after which nothing has changed."""
         try:
             if self._lock is not None and not self._lock.is_held:
                 self._lock.take()
@@ -53,7 +54,7 @@ class Lender:
         return amount
 
     def place(self, borrower: object, channel: str, lane: int, start: int) -> None:
-        """Note on which lane a connection is, and what was signed there before it."""
+        """Note which lane a connection uses, and what had been signed there before."""
         self._unplaced[self._loans[borrower]] = channel, lane, start
         self._place_loans()
 
@@ -62,20 +63,20 @@ class Lender:
             try:
                 self._store.place_loan(loan, *place)
             except StoreError:
-                # Others count both what it may sign and what it counts on of its channel until the next loan: that is
-                # too much, and never too little.
+                # Until the next loan, others count both what it may sign and what they expect of its channel. That
+                # is too much, but never too little.
                 return
             del self._unplaced[loan]
 
     def end_loan(self, borrower: object) -> None:
-        """Note that a connection is over, or didn't come about."""
+        """Note that a connection is over, or was never made."""
         loan = self._loans.pop(borrower)
         self._unplaced.pop(loan, None)
         self._over.add(loan)
         self._forget_over()
 
     def list_elsewhere(self, chain: str, services: Collection[PaidService]) -> list[Loan]:
-        """Return what processes that live have lent for these services, but for this one. Raises `StoreError`."""
+        """Return what other live processes have lent for these services. Raise `StoreError`."""
         alive = {self._name: False}
         found = []
         for each in self._store.loans_for(chain, services):
@@ -86,7 +87,7 @@ class Lender:
         return found
 
     def close(self) -> None:
-        """Forget all that was lent here: the connections are over. Idempotent."""
+        """Remove everything that was lent here, since the connections are over. Idempotent."""
         self._over.update(self._loans.values())
         self._loans.clear()
         self._unplaced.clear()

@@ -1,4 +1,5 @@
-"""What a daemon does on Sui: the host's firewall before its services, and its endpoint in the host's beacon."""
+"""What a daemon does on Sui: the host's firewall in front of its services, and its endpoint in the host's
+beacon."""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: The largest load that a beacon has.
+#: The largest load that a beacon can have.
 _FULL = 65_535
 
 
 class NoOperator(LocalError):
-    """The daemon's account has no operator's cap of the host, so it can't say where it is."""
+    """The daemon's account has no operator's cap of the host, so it can't announce its endpoint."""
 
     code = "no-operator"
 
@@ -39,22 +40,23 @@ class QuotaNotCounted(LocalError):
 
 
 class Gate(Protocol):
-    """Lets a request in by what somebody else knows."""
+    """Admits requests by rules that are kept elsewhere."""
 
     async def start(self) -> None:
-        """Get ready; raise why it can't."""
+        """Get ready, or raise why that isn't possible."""
 
     async def admit_request(self, request: Request) -> None:
-        """Let it in, or raise `Refuse`."""
+        """Return if the request is admitted; raise `Refuse` otherwise."""
 
     async def refresh_rules(self) -> None:
-        """Ask again what decides. Raises `ChainError`."""
+        """Read the rules again. Raise `ChainError`."""
 
     def check_account(self, account: str, service: str) -> Refuse | None:
-        """Return whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
+        """Return why somebody who was admitted has to leave, judging by the rules last read; None if it may stay.
+        Counts nothing."""
 
     async def close(self) -> None:
-        """Give up what is open. Idempotent."""
+        """Release what is open. Idempotent."""
 
 
 async def client_of(config: ChainSettings, identity: Identity) -> ChainClient:
@@ -77,7 +79,7 @@ class HostGate:
     """The gate of `[chain]`. `dtp.chain`, and with it pysui, is loaded when it starts."""
 
     def __init__(self, config: ChainSettings, chain: ChainClient) -> None:
-        """`chain` is a client that is connected, and stays its owner's."""
+        """`chain` is a connected client, which stays its owner's."""
         self._config = config
         self._chain = chain
         self._firewall: Firewall | None = None
@@ -92,21 +94,21 @@ class HostGate:
 
     @property
     def firewall(self) -> Firewall:
-        """What decides."""
+        """The firewall, which decides."""
         assert self._firewall is not None
         return self._firewall
 
     async def refresh_rules(self) -> None:
-        """Read the rules now, rather than when they are old and somebody asks. Raises `ChainError`."""
+        """Read the rules now, rather than when they have expired and somebody asks. Raise `ChainError`."""
         await self.firewall.refresh()
 
     async def admit_request(self, request: Request) -> None:
-        """Let somebody in as the host's lists, passes and rates say. Raise `Refuse`."""
+        """Admit a caller according to the host's lists, passes and rates. Raise `Refuse`."""
         await self.firewall.admit(request)
 
     def refuse_uncounted(self, expose: tuple[Expose, ...]) -> None:
-        """Raise `QuotaNotCounted` where a pass opens a service to its holder's identity, without the channel by which
-        its quota is counted."""
+        """Raise `QuotaNotCounted` where a pass opens a service to its holder's identity without the channel that
+        counts its quota."""
         from dtp.chain.host_state import service_number
 
         free = {service_number(one.service): one for one in expose if one.on_chain and one.price is None}
@@ -121,7 +123,7 @@ class HostGate:
     def check_account(self, account: str, service: str) -> Refuse | None:
         """Return why an account may not use a service any more, None if it may.
 
-        What can't be known is not a reason to send anybody away.
+        What can't be determined is no reason to disconnect anybody.
         """
         from dtp.chain.firewall import decide, refuse
 
@@ -132,16 +134,16 @@ class HostGate:
         return None if decision.refusal is None else refuse(decision.refusal, decision.plans)
 
     async def close(self) -> None:
-        """End readings."""
+        """Stop reading rules."""
         if self._firewall is not None:
             await self._firewall.close()
 
 
 class Announcer:
-    """Says in the host's beacon where this daemon is, and that it is alive, until it is fenced off or stopped.
+    """Announces this daemon in the host's beacon, and keeps it alive there, until it is fenced off or stopped.
 
-    Who is told that another process is this endpoint by now, or began to sell meanwhile, must not serve beside it:
-    `on_fenced`.
+    `on_fenced` is called when another process has taken this endpoint, or has begun to sell meanwhile: this daemon
+    must not serve beside it.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class Announcer:
         *,
         psk: bytes | None = None,
     ) -> None:
-        """`load` says how much of what it can take it has, 0 to 1.
+        """`load` returns the used share of capacity, 0 to 1.
 
         `check_apart` raises `EndpointsApart` where another daemon of the host sells by a store of its own.
         """
@@ -166,7 +168,7 @@ class Announcer:
         self._beats: Heartbeats | None = None
 
     async def start(self) -> None:
-        """Send the first heartbeat, of an endpoint as the configuration has it. Raises `NoOperator`, `ChainError`."""
+        """Send the first heartbeat, for the endpoint in the configuration. Raise `NoOperator`, `ChainError`."""
         from dtp.chain import host
         from dtp.chain.heartbeat import Heartbeats
         from dtp.chain.pipes.posts import hint_of
@@ -230,23 +232,23 @@ class Announcer:
 
     @property
     def gas(self) -> int:
-        """What heartbeats took since the start, MIST."""
+        """What heartbeats have cost since the start, in MIST."""
         return 0 if self._beats is None else self._beats.gas
 
     @property
     def fenced(self) -> bool:
-        """Whether another process is there in this one's place."""
+        """Whether another process has taken this one's place."""
         return self._beats is not None and self._beats.lost
 
     async def send_heartbeat(self) -> None:
-        """Send one heartbeat now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not
-        raised."""
+        """Send one heartbeat now. Raise `ChainError`; if this daemon was fenced off, act on that instead of raising
+        it."""
         assert self._beats is not None, "it was started"
         await self._beats.send_heartbeat()
 
     async def stop(self, *, withdraw: bool) -> None:
-        """Send no further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: a
-        beacon that can't be told goes stale by itself."""
+        """Send no more heartbeats; with `withdraw`, also have nobody sent here any more. Idempotent. Raises
+        nothing: a beacon that can't be updated goes stale by itself."""
         beats, self._beats = self._beats, None
         if beats is None:
             return

@@ -1,4 +1,4 @@
-"""Services for money: callers come with a channel, their vouchers are kept and claimed (`dtp.pay` does all of it)."""
+"""Paid services: callers come with a channel, and their vouchers are stored and claimed (all by `dtp.pay`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two looks at what is worth claiming.
+#: Seconds between two checks for what is worth claiming.
 CLAIM_EVERY = 60.0
 _KINDS = {
     "tcp": ServiceKind.TCP,
@@ -52,7 +52,7 @@ _KINDS = {
 
 @dataclass(eq=False)
 class _Sale:
-    """A connection that pays, and what its lane had come to before."""
+    """A paying connection, and what its lane had come to before."""
 
     service: str
     meter: ServerMeter
@@ -60,7 +60,7 @@ class _Sale:
 
     @property
     def coin(self) -> str:
-        """The type of what it pays with."""
+        """The type of coin that it pays with."""
         admission = self.meter.connection.admission
         assert isinstance(admission, AdmittedClient)
         return canonical_type(admission.channel.coin)
@@ -83,14 +83,14 @@ class Seller:
         key: bytes,
         is_alive: IsAlive,
     ) -> None:
-        """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's, and
-        `is_alive` asks other endpoints."""
+        """`chain` is connected and signs; `store` is open, and closed together with this object; `key` is the
+        identity's; `is_alive` asks other endpoints."""
         self._config = config
         self._key, self._is_alive = key, is_alive
         self._chain = chain
         self._firewall = firewall
         self._store = store
-        # Of daemons that share a store one claims, and the others can't have it claim at once.
+        # Of several daemons with one store only one claims, and the others can't make it claim at once.
         policy = Policy(most_unclaimed=None) if store.is_shared else Policy()
         parts = assemble_sale(chain, firewall, store, policy, unclaimed_in=Policy().unclaimed_in)
         self.journal, self.book, self.gate = parts.journal, parts.book, parts.gate
@@ -98,21 +98,21 @@ class Seller:
         self._sales: set[_Sale] = set()
         self._earned: Counter[tuple[str, str]] = Counter()  # by service and coin
         self._leaving = TaskSet()
-        #: Connections that were told to come again, since their passes give no more.
+        #: Connections that were told to reconnect, since their passes are used up.
         self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._offered: dict[str, Price] = {}
-        #: What the prices, and saying that another seller is dead, took on chain, MIST.
+        #: What setting prices, and marking another seller as dead, have cost on the chain, in MIST.
         self.host_gas = 0
         #: What callers of a service may owe, and whether each of their streams is a request.
         self._sold: dict[str, tuple[Exposure, bool]] = {}
 
     async def start(self) -> None:
-        """Begin to claim, with what a run before has left. Raises `StoreError`."""
+        """Begin to claim, including what an earlier run has left. Raise `StoreError`."""
         await self.gate.wait_for_closes()
         self.cashier.start(CLAIM_EVERY)
 
     async def offer_services(self, expose: tuple[Expose, ...]) -> None:
-        """Have the host say the prices of these services. Raises `NoHost`, `EndpointsApart`, `ChainError`."""
+        """Set the prices of these services at the host object. Raise `NoHost`, `EndpointsApart`, `ChainError`."""
         wanted = {one.service: one for one in expose if one.price is not None}
         prices = {name: one.price for name, one in wanted.items() if one.price is not None}
         if prices != self._offered:
@@ -132,8 +132,8 @@ class Seller:
                 owned = await self._offer_one(owned, name, one)
 
     async def check_apart(self) -> None:
-        """Refuse to be beside another seller, once this daemon is announced: of two that begin at once at least one
-        sees the other.
+        """Refuse to sell beside another seller, once this daemon is announced: if two begin at once, at least one
+        of them sees the other.
 
         Raises `EndpointsApart`, `ChainError`.
         """
@@ -154,7 +154,7 @@ class Seller:
                 '[chain] vouchers = "postgresql://USER@HOST/DATABASE" or "redis://HOST:PORT/NUMBER", '
                 "or stop the other"
             ) from error
-        self.host_gas += gas  # by now others may have added theirs
+        self.host_gas += gas  # others may have added theirs by now
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
         known = owned.host.services.get(service_number(name))
@@ -177,11 +177,11 @@ class Seller:
     # ---- callers --------------------------------------------------------------------------------------------
 
     async def admit_request(self, request: Request) -> AdmittedClient:
-        """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
+        """Check the ticket of a caller. Raise `Refuse`."""
         return await self.gate.admit(request)
 
     async def meter_connection(self, connection: Connection) -> bool:
-        """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
+        """Meter an admitted connection; return False if it has ended meanwhile. Raise `Refuse`."""
         admission = connection.admission
         assert isinstance(admission, AdmittedClient)
         exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
@@ -199,37 +199,37 @@ class Seller:
         return not connection.closed
 
     def is_metered(self, connection: Connection, config: Expose) -> bool:
-        """True if a connection is metered as its service is sold now, or isn't yet at all."""
+        """True if a connection is metered in the way its service is sold now, or isn't metered yet."""
         meter = cast("Metered", connection).meter
         if not isinstance(meter, ServerMeter):
             return True
         return config.price is not None and meter.payee.counts.count_streams == (config.kind not in BY_CALL)
 
     def find_payer(self, connection: Connection) -> str | None:
-        """Return the account whose channel pays for a connection; None where none does."""
+        """Return the account whose channel pays for a connection, or None."""
         admission = connection.admission
         return admission.channel.client if isinstance(admission, AdmittedClient) else None
 
     def is_closing(self, connection: Connection) -> bool:
-        """True for a connection of who has come only to agree on a close."""
+        """True for a connection that was made only to agree on a close."""
         admission = connection.admission
         return isinstance(admission, AdmittedClient) and admission.closes
 
     async def wait_for_leaving(self) -> None:
-        """Return when nothing is left to be done for connections that are over."""
+        """Return when nothing is left to do for connections that are over."""
         await asyncio.gather(*self._leaving)
 
     def _start_leaving(self, work: Coroutine[Any, Any, None]) -> None:
         self._leaving.start(work, name="dtpd-leave")
 
     async def _leave_channel(self, sale: _Sale) -> None:
-        """Count what a connection that has ended brought, once all of it is written."""
+        """Count what an ended connection has paid, once all of it is stored."""
         await sale.meter.wait_settled()
         self._sales.discard(sale)
         self._earned[sale.service, sale.coin] += sale.earned
 
     async def charge_requests(self, connection: Connection, units: int) -> str:
-        """Have so many requests paid, and wait until they are; else why not."""
+        """Charge for this many requests, and wait until they are paid. Return "", or why they weren't paid."""
         metered = cast("Metered", connection)
         admission, meter = metered.admission, metered.meter
         assert isinstance(admission, AdmittedClient)
@@ -245,7 +245,7 @@ class Seller:
                 and self._others_pay(connection)
             ):
                 self._used_up.add(connection)
-                self._start_leaving(connection.go_away())  # it comes again, to pay as they do
+                self._start_leaving(connection.go_away())  # it reconnects, to pay like callers without a pass
             if isinstance(error, ChargeDeclined) and not isinstance(error, QuotaUsedUp):
                 asked = money(units * admission.prices.request, admission.channel.coin)
                 count = count_of(units, "request")
@@ -257,13 +257,13 @@ class Seller:
         return ""
 
     def _others_pay(self, connection: Connection) -> bool:
-        """True if its service is open to who has no pass, too."""
+        """True if its service is also open to callers without a pass."""
         rules = self._firewall.rules
         return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
 
     async def recheck_channels(self) -> None:
-        """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`, and of
-        the store `StoreError`."""
+        """Check the channels in use again, for requested closes and denied callers. Raise `ChainError`, and
+        `StoreError` for the store."""
         await self.gate.go_on()
         await self.ledger.check_open_channels(self._firewall.rules)
 
@@ -279,18 +279,18 @@ class Seller:
 
     @property
     def claimed(self) -> dict[str, int]:
-        """What was claimed on chain since the start, by coin, in its smallest unit."""
+        """What was claimed on the chain since the start, by coin, in its smallest unit."""
         return dict(self.cashier.claimed)
 
     @property
     def gas(self) -> int:
-        """What claims took since the start, MIST."""
+        """What claims have cost since the start, in MIST."""
         return self.cashier.gas
 
     async def close(self) -> None:
-        """Claim what is worth its gas, after the last connection, and close."""
+        """Claim what is worth its gas, after the last connection has ended, and close."""
         await self.wait_for_leaving()
-        await self.ledger.wait_settled()  # also of callers that went before they were served
+        await self.ledger.wait_settled()  # including callers that left before they were served
         await self.cashier.stop(claim=True)
         await self.journal.close()
         self._store.close()

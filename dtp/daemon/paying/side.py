@@ -1,6 +1,8 @@
-"""All that a daemon has to do with the chain: a client, and on it firewall, endpoint, sales and purchases.
+"""Everything that a daemon does with the chain: a client, and built on it the firewall, the endpoint, sales and
+purchases.
 
-Each is made when the configuration first wants it; `dtp.chain` and `dtp.pay`, and with them pysui, are loaded then.
+Each part is made when the configuration first needs it; `dtp.chain` and `dtp.pay`, and with them pysui, are loaded
+then.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ log = logging.getLogger("dtpd")
 
 
 def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
-    """Return the store of vouchers that are received; with `make` False one that isn't there is `NoStore`.
+    """Return the store of received vouchers. With `make` False, raise `NoStore` if there is none.
 
     Raises `StoreError`, `ConfigError`.
     """
@@ -53,8 +55,7 @@ def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
 
 
 def check_sold(url: str) -> None:
-    """Raise `ConfigError` for what is wrong with the store of vouchers at `url` and can be seen without asking a
-    server."""
+    """Raise `ConfigError` for faults of the voucher store at `url` that show without asking a server."""
     if url.startswith("redis"):
         from dtp.daemon.state.redis_vouchers import check_url
     else:
@@ -63,7 +64,7 @@ def check_sold(url: str) -> None:
 
 
 class ChainSide:
-    """For one daemon. Started by `start`; without `[chain]` it does nothing."""
+    """The chain side of one daemon, begun by `start`. Does nothing without `[chain]`."""
 
     def __init__(
         self,
@@ -76,8 +77,8 @@ class ChainSide:
         client: ChainClient | None = None,
         alone: bool = True,
     ) -> None:
-        """`gate` and `client` take the places of those of `[chain]`; a client stays its owner's. `alone`: this is the
-        process that announces the endpoint and sells, of several."""
+        """`gate` and `client` replace those of `[chain]`; a client stays its owner's. `alone`: this is the one
+        process, of possibly several, that announces the endpoint and sells."""
         self._config: ChainSettings | None = config.chain
         self._unannounced = config.unannounced
         self._identity, self._limits, self._psk = identity, limits, psk
@@ -89,16 +90,16 @@ class ChainSide:
         self._wallet: Wallet | None = None
         self._buyers: dict[Forward, Buyer] = {}
         self._looking: SupervisedTask | None = None
-        #: Why it could not be asked when it was asked last; "" if it could.
+        #: Why the chain couldn't be asked the last time; "" if it could.
         self._chain_trouble = ""
 
     @property
     def client(self) -> ChainClient | None:
-        """What asks the chain; None without `[chain]`."""
+        """The client of the chain; None without `[chain]`."""
         return self._client
 
     async def start(self, load: Callable[[], float], on_fenced: Callable[[], object]) -> None:
-        """Connect, and read the host's rules. Raises `ChainError`, `NoOperator`."""
+        """Connect, and read the host's rules. Raise `ChainError`, `NoOperator`."""
         self._load, self._on_fenced = load, on_fenced
         if self._config is None:
             return
@@ -111,9 +112,9 @@ class ChainSide:
             await self.gate.start()
 
     async def announce_daemon(self, listener: Listener | None = None) -> None:
-        """Say in the beacon that the daemon is there, now that it is; and to whoever dials its `listener`.
+        """Announce the daemon in the beacon, now that it listens, and to whoever dials its `listener`.
 
-        Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
+        Raise `NoOperator`, `ChainError`, and `EndpointsApart` where another daemon began to sell at the same time.
         """
         if self._unannounced and self._alone:
             log.warning("%s", self._unannounced, extra={"fields": {"event": "unannounced"}})
@@ -139,7 +140,7 @@ class ChainSide:
             await self.seller.check_apart()
 
     def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
-        """Ask the chain again from now on, every `[chain] refresh`, and call `look`."""
+        """Query the chain from now on, every `[chain] refresh` seconds, and call `look` each time."""
         if self._config is not None and self._looking is None:
             every = self._config.refresh
             self._looking = SupervisedTask(lambda: self._refresh_repeatedly(look, every), name="dtpd-recheck")
@@ -150,7 +151,7 @@ class ChainSide:
             await asyncio.sleep(every)
             try:
                 await self.refresh_rules()
-            except DtpError as error:  # or a row of the store is broken
+            except DtpError as error:  # or from a broken row of the store
                 self._chain_trouble = str(error) if isinstance(error, ChainError) else ""
                 log.warning("the chain can't be asked again: %s", error)
             else:
@@ -158,7 +159,7 @@ class ChainSide:
                 await look()
 
     async def refresh_rules(self) -> None:
-        """Ask the chain again for rules and channels in use. Raises `ChainError`, `LocalError`."""
+        """Read rules and the state of channels in use again. Raise `ChainError`, `LocalError`."""
         if self.gate is not None:
             await self.gate.refresh_rules()
         if self.seller is not None:
@@ -167,9 +168,9 @@ class ChainSide:
     # ---- selling --------------------------------------------------------------------------------------------
 
     async def offer_services(self, expose: tuple[Expose, ...]) -> None:
-        """Have the host say what these cost.
+        """Set the prices of these services at the host object.
 
-        Raises `QuotaNotCounted`, `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`.
+        Raise `QuotaNotCounted`, `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`.
         """
         if isinstance(self.gate, HostGate):
             self.gate.refuse_uncounted(expose)
@@ -189,7 +190,8 @@ class ChainSide:
         await self.seller.offer_services(expose)
 
     async def admit_request(self, request: Request, config: Expose) -> object:
-        """Let in who may come by the chain, and pays where that is wanted. Raises `Refuse`."""
+        """Admit a caller whom the chain allows, and who comes with a channel where that is wanted. Raise
+        `Refuse`."""
         if config.price is not None:
             assert self.seller is not None
             return await self.seller.admit_request(request)
@@ -198,7 +200,7 @@ class ChainSide:
         return None
 
     def is_to_close(self, request: Request, config: Expose) -> bool:
-        """True for a caller of a paid service who says that it comes only to agree on its channel's close."""
+        """True for a caller of a paid service who connects only to agree on the close of its channel."""
         if config.price is None or request.again:
             return False
         from dtp.pay.ticket import is_to_close
@@ -206,21 +208,21 @@ class ChainSide:
         return is_to_close(request.ticket)
 
     def is_closing(self, connection: Connection) -> bool:
-        """True for a caller who was let in for that: it is served nothing, so no rule sends it away."""
+        """True for a connection that was admitted for that only: nothing is served on it, so no rule ends it."""
         return self.seller is not None and self.seller.is_closing(connection)
 
     def check_account(self, connection: Connection, account: str) -> Refuse | None:
-        """Return why the caller, who was let in, has to go, by what was asked last; None if it may stay."""
+        """Return why an admitted caller has to leave, judging by the rules last read; None if it may stay."""
         if self.gate is None or self.is_closing(connection):
             return None
         payer = None if self.seller is None else self.seller.find_payer(connection)
         return self.gate.check_account(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
-        """Return what has the requests of a service paid one by one; None where streams are counted.
+        """Return what charges for a service's requests one by one; None where streams are counted.
 
-        Also of one whose requests are free: what plans there are, with which quotas, is asked of the chain again and
-        again, and each caller's own terms say whether its calls count.
+        This also applies where requests are free: plans and their quotas are read from the chain again and again,
+        and each caller's own terms say whether its calls count.
         """
         if self.seller is None or config.price is None or config.kind not in BY_CALL:
             return None
@@ -228,7 +230,7 @@ class ChainSide:
 
     @property
     def makes(self) -> type[Connection]:
-        """The class of peers' connections: those of a host can be metered."""
+        """The class of peers' connections. A host's connections can be metered."""
         if self._config is None or self._config.host is None or self._client is None:
             return Connection
         from dtp.pay.metered import Metered
@@ -270,10 +272,10 @@ class ChainSide:
             self._wallet = Wallet(client, Store(where, power_safe=False))
         return self._wallet
 
-    # ---- how it stands --------------------------------------------------------------------------------------
+    # ---- status ---------------------------------------------------------------------------------------------
 
     def of_service(self, config: Expose) -> dict[str, Any]:
-        """Return what the status of a service says besides."""
+        """Return what this adds to the status of a service."""
         if config.price is None or self.seller is None:
             return {}
         from dtp.chain.model import SUI_COIN
@@ -283,14 +285,14 @@ class ChainSide:
         return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
 
     def of_forward(self, config: Forward) -> dict[str, Any]:
-        """Return what the status of a forward says besides."""
+        """Return what this adds to the status of a forward."""
         buyer = self._buyers.get(config)
         if buyer is None or config.budget is None:
             return {}
         return {"spent": buyer.spent, "budget": config.budget.most, "every": config.budget.every}
 
     def get_status(self) -> dict[str, Any]:
-        """Return what the status of the daemon says besides."""
+        """Return what this adds to the status of the daemon."""
         found: dict[str, Any] = {}
         if self.gate is not None:
             found["chain_up"], found["chain_trouble"] = not self._chain_trouble, self._chain_trouble
@@ -310,12 +312,12 @@ class ChainSide:
     # ---- the end --------------------------------------------------------------------------------------------
 
     async def withdraw_endpoint(self, *, withdraw: bool = True) -> None:
-        """Have nobody sent here any more. Idempotent."""
+        """Have no more callers sent here by the beacon. Idempotent."""
         if self.announcer is not None:
             await self.announcer.stop(withdraw=withdraw)
 
     async def close(self) -> None:
-        """Claim what is worth it, after the last connection, and close all. Idempotent."""
+        """Claim what is worth it, after the last connection has ended, and close everything. Idempotent."""
         if self._looking is not None:
             await self._looking.stop()
             self._looking = None

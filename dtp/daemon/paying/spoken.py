@@ -1,5 +1,5 @@
-"""What a program and its peer say to each other through a forward, followed but not kept: HTTP/1, HTTP/2 (gRPC) and
-WebSocket, as far as it takes to know what was asked, and where something can be put behind what was answered.
+"""Follows the protocol between a program and its peer through a forward (HTTP/1, HTTP/2 with gRPC, WebSocket) as
+far as needed to know what was asked, and where something can be inserted after an answer. Data isn't kept.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-#: A head that is longer is nobody's.
+#: No real head is longer.
 MOST_KEPT: Final = 1 << 20
-#: The longest frame that is held back until it is whole; those of HTTP/2 have 16 KiB, unless a client asks for more.
+#: The longest frame that is held back until it is complete. HTTP/2 frames have up to 16 KiB, unless a client allows
+#: more.
 MOST_HELD: Final = 1 << 16
-#: Requests of HTTP/1 whose answers are awaited, at most: nobody sends so many ahead.
+#: The most HTTP/1 requests whose answers are awaited. No client pipelines more.
 _MOST_AWAITED: Final = 1024
 # Frames of HTTP/2 (RFC 9113, 6), and flags.
 _DATA, _HEADERS, _RESET, _PROMISE, _CONTINUATION = 0, 1, 3, 5, 9
@@ -23,7 +24,7 @@ _END_STREAM, _END_HEADERS = 1, 4
 
 
 class Protocol(Enum):
-    """What a program speaks, as far as anything depends on it."""
+    """The protocol of a program, as far as anything depends on it."""
 
     HTTP = "http"
     HTTP2 = "http2"
@@ -34,11 +35,11 @@ class Protocol(Enum):
 class Asked:
     """What a program has asked that isn't answered yet."""
 
-    #: None until enough has come to tell; for HTTP/2 until it has opened a stream.
+    #: None until it is known; for HTTP/2, until the program has opened a stream.
     protocol: Protocol | None = None
-    #: Methods of the requests of HTTP/1.
+    #: Methods of HTTP/1 requests.
     methods: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MOST_AWAITED))
-    #: Streams of HTTP/2, and the newest of all; 0 if there was none.
+    #: Streams of HTTP/2, and the newest ever; 0 if there was none.
     streams: set[int] = field(default_factory=set)
     newest: int = 0
 
@@ -54,7 +55,7 @@ class Asked:
 
 
 class SpokenReader(ABC):
-    """Follows what one side says, in pieces of any size. Nothing is kept but heads that have not come whole."""
+    """Follows one side of a conversation, in pieces of any size. Only incomplete heads are kept."""
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -63,7 +64,7 @@ class SpokenReader(ABC):
         self._read: Callable[[], bool] = self._read_start
 
     def feed_data(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         if self._read == self._ignore_rest:
             return
         self._kept += data
@@ -76,7 +77,7 @@ class SpokenReader(ABC):
         return not (self._kept or self._skip)
 
     def _skip_bytes(self) -> bool:
-        """Pass over what is to be skipped; False while more of it has to come."""
+        """Skip what is to be skipped; return False while more of it has to come."""
         if self._skip:
             passed = min(self._skip, len(self._kept))
             self._note_skipped(passed)
@@ -99,29 +100,29 @@ class SpokenReader(ABC):
 
     @abstractmethod
     def _read_start(self) -> bool:
-        """Find out what is spoken. As all that reads: returns False when more has to come."""
+        """Determine the protocol. Like all these readers, returns False when more bytes are needed."""
 
     @abstractmethod
     def _read_head(self) -> bool:
-        """Take a head of HTTP/1, and set what reads what is behind it."""
+        """Read a head of HTTP/1, and choose the reader for what follows it."""
 
     def _note_skipped(self, passed: int) -> None:  # noqa: B027 - it need not matter
-        """Pass over so many bytes of `_kept`."""
+        """Note that this many bytes of `_kept` are skipped."""
 
     def _end_body(self) -> None:  # noqa: B027 - it need not matter
-        """Note that a body is over."""
+        """Note the end of a body."""
 
     def _note_message(self, opcode: int) -> None:  # noqa: B027 - it need not matter
-        """Note that a frame of WebSocket begins."""
+        """Note the start of a WebSocket frame."""
 
     @abstractmethod
     def _note_frame(self, kind: int, flags: int, stream: int) -> None:
-        """Note that a frame of HTTP/2 is over."""
+        """Note the end of an HTTP/2 frame."""
 
     # ---- HTTP/1
 
     def _take_head(self) -> tuple[bytes, dict[bytes, bytes]] | None:
-        """Return the first line of a head and its fields, in small letters; None while it isn't whole."""
+        """Return the first line of a head and its fields, in lower case; None while it is incomplete."""
         while self._kept.startswith((b"\r", b"\n")):  # some send a line more behind a body
             del self._kept[:1]
         end = self._kept.find(b"\r\n\r\n")
@@ -184,7 +185,7 @@ class SpokenReader(ABC):
 
 
 class AnswerPlace(Enum):
-    """Where an answer stands: what can be put behind it."""
+    """What an answer has reached, which decides what can be inserted after it."""
 
     ANSWER = "another answer of HTTP/1"
     MESSAGE = "a frame of WebSocket"
@@ -193,19 +194,19 @@ class AnswerPlace(Enum):
 
 
 class AnswerReader(SpokenReader):
-    """Follows what is answered to a program, and holds the start of a frame back until the rest has come, unless it
-    is large: the program could make nothing of it, and behind it nothing more could be said."""
+    """Follows the answers to a program. The start of a frame is held back until the rest has come, unless the frame
+    is large: a partial frame is useless to the program, and nothing could be inserted after it."""
 
     def __init__(self, asked: Asked) -> None:
         super().__init__()
         self._asked = asked
-        #: Streams of HTTP/2 whose answers have begun, and not ended.
+        #: HTTP/2 streams whose answers have begun but not ended.
         self.begun: set[int] = set()
         self._in_block = False  # between the first and the last frame of a head
         self._held = bytearray()
 
     def take_data(self, data: bytes) -> bytes:
-        """Return what the program gets of the next bytes, and of what was held back."""
+        """Return what the program gets of the next bytes and of what was held back."""
         self.feed_data(data)
         whole = bytes(self._held) + data if self._held else data
         part = self._frame[0] - self._skip if self._skip else len(self._kept)
@@ -218,13 +219,13 @@ class AnswerReader(SpokenReader):
         return whole[:end]
 
     def take_rest(self) -> bytes:
-        """Return what was held back: nothing comes behind it."""
+        """Return what was held back, since nothing follows it."""
         rest, self._held = bytes(self._held), bytearray()
         return rest
 
     def find_place(self) -> AnswerPlace:
-        """Return where what the program has got stands now."""
-        self.feed_data(b"")  # of what came before it was known what is spoken
+        """Return what the program has received up to now, as an `AnswerPlace`."""
+        self.feed_data(b"")  # process what came before the protocol was known
         if self._in_block or not (self.at_rest or self._held):
             return AnswerPlace.NONE
         if self._read == self._read_start:

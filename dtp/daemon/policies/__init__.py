@@ -62,14 +62,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A row of `POLICIES`: the field of `ServiceRules` it goes by, and what makes the policy of a rule."""
+    """A row of `POLICIES`: a field of `ServiceRules`, and what makes a policy from such a rule."""
 
     rule: str
     make: Callable[[Any], Policy]
 
 
-#: Who is asked when: first what depends on the caller and the request alone, then what counts, so that whoever is
-#: refused anyway uses up nothing. A rule that is None or () makes no policy; of several, each makes one.
+#: The order in which policies are asked. Those that depend only on the caller and the request come first, then
+#: those that count, so that a request which is refused anyway uses up nothing. A rule that is None or () makes no
+#: policy; a tuple of rules makes one policy each.
 POLICIES: dict[str, PolicyRow] = {
     "access": PolicyRow("access", AccessPolicy),
     "login": PolicyRow("login", LoggedInPolicy),
@@ -85,8 +86,8 @@ POLICIES: dict[str, PolicyRow] = {
 class PolicyChain:
     """All policies of a service: those of the whole daemon, then its own.
 
-    `ask_policies` is for what may be refused, `commit_event` for what has happened; `hold_call` for a request that
-    has yet to be paid.
+    Call `ask_policies` for what may be refused, `commit_event` for what has happened, and `hold_call` for a request
+    that has yet to be paid.
     """
 
     def __init__(self, policies: Iterable[Policy]) -> None:
@@ -97,16 +98,16 @@ class PolicyChain:
             kind: tuple(p.commit_event for p in self.policies if kind in p.counts) for kind in kinds
         }
         self._counting = tuple(p for p in self.policies if MethodCall in p.counts)
-        #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
+        #: Whether any policy counts bytes. If none does, nobody needs to report them.
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
-        #: The same of streams that are over.
+        #: Whether any policy counts streams that end.
         self.counts_ends = bool(self._told[Close])
-        #: Whether anybody goes by the methods of calls.
+        #: Whether any policy depends on the methods of calls.
         self.by_method = any(p.by_method for p in self.policies)
         self._bounding = tuple(p for p in self.policies if type(p).stream_bounds is not Policy.stream_bounds)
 
     def ask_policies(self, event: Event, now: Moment) -> Denial | None:
-        """Return the first denial; without one, `event` has happened."""
+        """Return the first denial; if there is none, `event` counts as happened."""
         for check in self._asked[type(event)]:
             denial = check(event, now)
             if denial is not None:
@@ -116,7 +117,7 @@ class PolicyChain:
         return None
 
     def hold_call(self, call: MethodCall, now: Moment) -> Denial | None:
-        """Return the first denial; without one, `call` is on hold until `release_call`."""
+        """Return the first denial; if there is none, `call` is on hold until `release_call`."""
         for check in self._asked[MethodCall]:
             denial = check(call, now)
             if denial is not None:
@@ -126,19 +127,19 @@ class PolicyChain:
         return None
 
     def release_call(self, call: MethodCall, now: Moment, *, happened: bool) -> None:
-        """Take a request off hold, which has happened or will not."""
+        """Take a request off hold, which has happened or never will."""
         for policy in self._counting:
             policy.release_call(call)
         if happened:
             self.commit_event(call, now)
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """Count an event that has happened, whatever anybody thinks of it."""
+        """Count an event that has happened and can't be denied any more."""
         for commit in self._told[type(event)]:
             commit(event, now)
 
     def count_moved(self, event: Move, now: Moment) -> Denial | float:
-        """Count bytes that have come; return why no more may, or the seconds to wait before the next are read."""
+        """Count bytes that have come; return why no more may come, or the seconds to wait before reading on."""
         delay = self.compute_delay(event, now)
         for check in self._asked[Move]:
             denial = check(event, now)
@@ -147,13 +148,13 @@ class PolicyChain:
         return delay
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """Count bytes that are asked about elsewhere; return the seconds to wait before the next are read."""
+        """Count bytes that are judged elsewhere; return the seconds to wait before reading on."""
         for commit in self._told[Move]:
             commit(event, now)
         return max((policy.compute_delay(event, now) for policy in self.policies), default=0.0)
 
     def stream_bounds(self, event: Open) -> Bounds:
-        """Return what a stream may have, by all policies together."""
+        """Return the bounds of a stream by all policies together."""
         found = UNBOUNDED
         for policy in self._bounding:
             bounds = policy.stream_bounds(event)
@@ -163,17 +164,16 @@ class PolicyChain:
 
 
 class Policies:
-    """The policies that were made for rules, so that a reload keeps the counts of rules that have not changed."""
+    """Policies by their rules, kept so that a reload keeps the counts of unchanged rules."""
 
     def __init__(self, table: Table | None = None, find_login: FindLogin = find_nobody) -> None:
-        """With `table`, what is bounded is bounded for all processes that share it. `find_login` says who is logged
-        in."""
+        """With `table`, limits hold for all processes that share it. `find_login` says who is logged in."""
         self._table, self._find_login = table, find_login
-        #: By scope, name in `POLICIES`, rule, and how many rules alike come before it.
+        #: By scope, name in `POLICIES`, rule, and the number of equal rules before it.
         self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
     def policies_for(self, scope: str, rules: ServiceRules) -> tuple[Policy, ...]:
-        """Return the policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
+        """Return the policies for `rules`, in order. `scope` is the service's name, or "" for the whole daemon."""
         made: dict[tuple[str, str, Any, int], Policy] = {}
         for name, row in POLICIES.items():
             alike: Counter[Any] = Counter()
@@ -191,22 +191,22 @@ class Policies:
             self.policies_for(expose.service, expose.rules)
 
     def keep_scopes(self, scopes: Collection[str]) -> None:
-        """Forget what was counted for services that are no more."""
+        """Forget what was counted for services that don't exist any more."""
         self._made = {key: policy for key, policy in self._made.items() if key[0] in scopes}
 
     def iter_quotas(self) -> Iterator[tuple[str, QuotaPolicy]]:
-        """Yield all quotas, by names that daemons with the same rules agree on."""
+        """Yield all quotas, under names that daemons with the same rules agree on."""
         for (scope, _, _, number), policy in self._made.items():
             if isinstance(policy, QuotaPolicy):
                 yield f"{scope}/{number}/{policy.rule.every:g}", policy
 
     def iter_rates(self) -> Iterator[tuple[str, RatePolicy]]:
-        """Yield all rates, by names that daemons with the same rules agree on."""
+        """Yield all rates, under names that daemons with the same rules agree on."""
         for (scope, _, rule, number), policy in self._made.items():
             if isinstance(policy, RatePolicy):
                 yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
 
-    # ---- over an upgrade --------------------------------------------------------------------------------------
+    # ---- across an upgrade ------------------------------------------------------------------------------------
 
     def collect_used(self, unix: float) -> dict[CountKey, Used]:
         """Return what quotas have counted here."""
@@ -217,7 +217,7 @@ class Policies:
         return found
 
     def collect_rated(self, now: float) -> dict[tuple[str, PeerId | None], tuple[float, float]]:
-        """Return what rates have counted here: when buckets are empty, of requests and of bytes."""
+        """Return what rates have counted here: when the buckets of requests and of bytes will be empty."""
         return {
             (name, peer): times
             for name, rate in self.iter_rates()
@@ -230,7 +230,7 @@ class Policies:
         rated: Mapping[tuple[str, PeerId | None], tuple[float, float]],
         now: Moment,
     ) -> None:
-        """Go on with what the process before has counted, by rules that are the same here."""
+        """Continue from what the previous process has counted by rules that are the same here."""
         quotas, rates = dict(self.iter_quotas()), dict(self.iter_rates())
         for key, amount in used.items():
             if key.scope in quotas:

@@ -1,4 +1,4 @@
-"""Who may come in: identities and Sui accounts that are listed, and not denied."""
+"""Who may connect: identities and Sui accounts that are listed and not denied."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from dtp.daemon.reasons import Reason
 
 
 class AccessPolicy(Policy):
-    """The list is asked for each stream, too: after a reload it holds for connections that are there already."""
+    """Asked for each stream, too, so that after a reload it applies to existing connections."""
 
     name = "access"
     asks = (Arrive, Open)
 
     def __init__(self, rule: AccessRule) -> None:
         self._rule = rule
-        self._allowed: Caller | None = None  # the last one, who mostly asks again
+        self._allowed: Caller | None = None  # the last one that passed, which usually asks again
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Deny who is on no list, or on the list of the denied, which comes first."""
+        """Deny callers who are on the deny list, or on no list."""
         assert not isinstance(event, MethodCall | Move | Close)
         rule, caller = self._rule, event.caller
         if caller is self._allowed:

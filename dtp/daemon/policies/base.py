@@ -1,4 +1,5 @@
-"""What a policy is: it is told what a caller wants, and when, and says why not. It acts on nothing itself."""
+"""What a policy is: given what a caller wants and when, it returns why that isn't allowed. It doesn't act
+itself."""
 
 from __future__ import annotations
 
@@ -16,45 +17,45 @@ from dtp.messaging.login.sessions import Login
 _Number = TypeVar("_Number", int, float)
 
 
-#: Returns what account a key is logged in to at a time, Unix time in seconds.
+#: Returns the account that a key is logged in to at a Unix time in seconds, or None.
 FindLogin = Callable[[bytes, float], Login | None]
 
 
 def find_nobody(key: bytes, now: float) -> None:
-    """Say that nobody is logged in."""
+    """Return None: nobody is logged in."""
 
 
 class Moment(NamedTuple):
-    """A time by two clocks, in seconds: one that only goes forward, and the calendar's (Unix time)."""
+    """A time by two clocks, in seconds: a monotonic one, and Unix time."""
 
     steady: float
     unix: float
 
 
-#: Tells the time.
+#: Returns the current time.
 Clock = Callable[[], Moment]
 
-#: What a NamedTuple's own `__new__` calls, in Python.
+#: What `__new__` of a NamedTuple calls, without the step in Python.
 _new_tuple = tuple.__new__
 
 
 def moment() -> Moment:
-    """Return the time that it is now."""
+    """Return the current time."""
     return _new_tuple(Moment, (time.monotonic(), time.time()))
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who has come: a proven identity, its Sui account, and where its carrier comes from (no proof)."""
+    """A caller: its proven identity, its Sui account, and where its carrier comes from (which proves nothing)."""
 
     peer: PeerId
     account: str
     source: str
-    #: Where the service asks for logins: what it is logged in to at this request.
+    #: The account it is logged in to at this request, where the service asks for logins.
     login: Login | None = None
 
 
-# Events are not frozen: a frozen dataclass takes three times as long to make, and some are made for each stream.
+# Events aren't frozen: making a frozen dataclass takes three times as long, and some are made for each stream.
 
 
 @dataclass(slots=True)
@@ -73,9 +74,9 @@ class Open:
 
 @dataclass(slots=True)
 class MethodCall:
-    """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole.
+    """A caller makes a request: `method` in protocols that have methods, "" for the stream as a whole otherwise.
 
-    `also`: other methods for which a backend may take it. A rule that lets it pass has to let all of them.
+    `also`: other methods that a backend may take it for. To pass, a rule has to allow all of them.
     """
 
     caller: Caller
@@ -85,7 +86,8 @@ class MethodCall:
 
 @dataclass(slots=True)
 class Move:
-    """Bytes have come from the caller or the backend. They are there already: what is refused is the rest."""
+    """Bytes have come from the caller or the backend. Since they are here already, a denial only stops what
+    follows."""
 
     caller: Caller
     size: int
@@ -93,7 +95,7 @@ class Move:
 
 @dataclass(slots=True)
 class Close:
-    """A stream that was opened is over."""
+    """A stream that was opened has ended."""
 
     caller: Caller
 
@@ -103,7 +105,7 @@ Event = Arrive | Open | MethodCall | Move | Close
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """No, and why: for the log and for the caller. `retry`: after so many seconds it may be allowed."""
+    """A denial, and why, for the log and for the caller. After `retry` seconds it may be allowed."""
 
     policy: str
     reason: Reason
@@ -113,7 +115,8 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a stream may have: bytes in both directions, seconds in all, seconds without a byte. None: any."""
+    """The bounds of a stream: bytes in both directions, seconds in all, seconds without a byte. None for no
+    bound."""
 
     data: int | None = None
     time: float | None = None
@@ -126,7 +129,7 @@ class Bounds:
         )
 
 
-#: What a stream may have that nobody bounds.
+#: The bounds of a stream without bounds.
 UNBOUNDED = Bounds()
 
 
@@ -135,53 +138,52 @@ def _least(one: _Number | None, other: _Number | None) -> _Number | None:
 
 
 class HeldCalls:
-    """How many requests of each caller are on hold."""
+    """The number of requests of each caller that are on hold."""
 
     def __init__(self) -> None:
         self._held: Counter[PeerId] = Counter()
 
     def __len__(self) -> int:
-        """Return of how many callers there are any."""
+        """Return the number of callers with requests on hold."""
         return len(self._held)
 
     def count_of(self, caller: Caller) -> int:
-        """Return how many requests of a caller there are."""
+        """Return the number of requests that a caller has on hold."""
         return self._held.get(caller.peer, 0)
 
     def add_calls(self, caller: Caller, number: int) -> None:
-        """Count so many more, or fewer."""
+        """Add to a caller's number, which may be negative."""
         self._held[caller.peer] += number
         if not self._held[caller.peer]:
             del self._held[caller.peer]
 
 
 class Policy:
-    """Decides about the events that it names in `asks`, counts those in `counts`: fewer names cost less.
+    """Decides about the events in `asks`, and counts those in `counts`. Fewer events cost less.
 
-    `check_event` must not change anything: when another policy denies the same event, it has not happened.
-    `commit_event` is called once nobody denied it. A request that has yet to be paid is put on hold (`hold_call`)
-    instead:
-    until `release_call` it is counted for its own caller alone, or who never pays would use up what all have
-    together. None knows a clock, a socket or the other policies: the time is an argument, so a test is a transcript.
-    What is kept for each caller is bounded by forgetting what no longer makes a difference.
+    `check_event` must not change anything: if another policy denies the same event, it hasn't happened.
+    `commit_event` is called once no policy has denied it. A request that has yet to be paid is put on hold
+    (`hold_call`) instead: until `release_call` it only counts for its own caller, or callers who never pay would
+    use up what is shared by all. A policy knows no clock, no socket and no other policy: the time is an argument,
+    so that a test is a transcript. What is kept for each caller is bounded by forgetting what no longer matters.
     """
 
     #: The name in `POLICIES`, which the log and the caller are told.
     name: ClassVar[str]
     asks: tuple[type[Event], ...] = ()
     counts: tuple[type[Event], ...] = ()
-    #: Whether it goes by the method of a `MethodCall`.
+    #: Whether the policy depends on the method of a `MethodCall`.
     by_method: bool = False
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Return why `event` may not be, or None."""
+        """Return why `event` isn't allowed, or None."""
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
         """Count an event that has happened."""
 
     def hold_call(self, event: MethodCall) -> None:
-        """Put an event on hold that is about to happen, of those in `counts`: check its caller's others as if it
+        """Put an event of `counts` on hold that is about to happen: the caller's other events are checked as if it
         had."""
 
     def release_call(self, event: MethodCall) -> None:
@@ -192,15 +194,15 @@ class Policy:
         return 0.0
 
     def stream_bounds(self, event: Open) -> Bounds | None:
-        """Return what the stream of `event` may have."""
+        """Return the bounds of the stream that `event` opens, or None."""
         return None
 
     def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
-        """Count in `table` from now on, before anything is counted, under `scope`, together with other processes."""
+        """Count in `table` under `scope`, together with other processes. Called before anything is counted."""
 
     def ask_logins(self, find: FindLogin) -> None:
-        """Have `find` say who is logged in, before anything is asked."""
+        """Use `find` to look up logins. Called before anything is asked."""
 
     def make_denial(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
-        """Return a denial in this policy's name."""
+        """Return a denial by this policy."""
         return Denial(self.name, reason, why, retry)

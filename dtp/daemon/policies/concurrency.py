@@ -1,4 +1,4 @@
-"""How many streams may be open at once: of one identity, and of all callers together."""
+"""How many streams may be open at once, of one identity and of all callers together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtp.identity import PeerId
 
 
 class ConcurrencyPolicy(Policy):
-    """Counts what was opened and not closed."""
+    """Counts streams that were opened and not closed."""
 
     name = "concurrency"
     asks = (Open,)
@@ -26,7 +26,7 @@ class ConcurrencyPolicy(Policy):
         self._scope: tuple[object, ...] = ()
 
     def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
-        """Count in `table`, under `scope`, together with other processes; before anything is counted."""
+        """Count in `table` under `scope`, together with other processes. Called before anything is counted."""
         self._table, self._scope = table, scope
 
     def _open_in_all(self, peer: PeerId | None) -> int:
@@ -35,7 +35,7 @@ class ConcurrencyPolicy(Policy):
         return self._all if peer is None else self._by_peer[peer]
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Deny a stream beyond either bound."""
+        """Deny a stream that exceeds either limit."""
         rule = self._rule
         if rule.identity is not None and self._open_in_all(event.caller.peer) >= rule.identity:
             return self.make_denial(Reason.TOO_MANY, f"{rule.identity} at once is what an identity may have")
@@ -44,7 +44,7 @@ class ConcurrencyPolicy(Policy):
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """Count one more stream, or one less."""
+        """Count one stream more or less."""
         peer, step = event.caller.peer, 1 if isinstance(event, Open) else -1
         if self._table is not None:
             if self._rule.identity is not None:

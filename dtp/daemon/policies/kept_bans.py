@@ -1,5 +1,5 @@
-"""Bans over a stop and a start: a file in the data folder, for a daemon that keeps them nowhere, or elsewhere from
-now on (docs/decisions/0086)."""
+"""Keeps bans over a restart in a file of the data folder, for a daemon that keeps them nowhere else, or will keep
+them elsewhere (docs/decisions/0086)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger("dtpd")
 
 
 class KeptBans:
-    """The file of one daemon. What can't be read or written is said in the log, and nobody waits for it."""
+    """The file of one daemon. Failures to read or write it are logged, and nothing else depends on them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     @classmethod
     def of_config(cls, path: Path) -> KeptBans:
-        """Return that of the daemon whose configuration is at `path`."""
+        """Return the one for the daemon whose configuration is at `path`."""
         digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         return cls(config.data_dir() / f"dtpd-bans-{digest}.json")
 
     def read_bans(self) -> Counted:
-        """Return the bans that were written last, with where else they were kept; nothing where there is no file."""
+        """Return the bans that were last written, with where else they were kept; nothing if there is no file."""
         try:
             return Counted.from_bytes(self._path.read_bytes())
         except FileNotFoundError:
@@ -41,7 +41,8 @@ class KeptBans:
             return NOTHING
 
     def write_bans(self, counted: Counted) -> str | None:
-        """Keep the bans of `counted` that hold yet; without any, no file is left. Return why it can't be done."""
+        """Write the bans of `counted` that still hold, or remove the file if there are none. Return why that
+        failed, or None."""
         now = time.time()
         bans = {caller: until for caller, until in counted.bans.items() if until > now}
         try:

@@ -1,4 +1,4 @@
-"""What one stream may have: bytes, time in all, time without bytes. The relay keeps to it."""
+"""The bounds of one stream: bytes, time in all, time without bytes. The relay enforces them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dtp.daemon.policies.base import Bounds, Open, Policy
 
 
 class LimitsPolicy(Policy):
-    """Denies nothing: it bounds what was let in."""
+    """Denies nothing, but bounds what was admitted."""
 
     name = "limits"
 
@@ -15,5 +15,5 @@ class LimitsPolicy(Policy):
         self._bounds = Bounds(rule.data, rule.time, rule.idle)
 
     def stream_bounds(self, event: Open) -> Bounds | None:
-        """Return what any stream may have."""
+        """Return the same bounds for any stream."""
         return self._bounds

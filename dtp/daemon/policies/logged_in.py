@@ -1,4 +1,4 @@
-"""Who has logged in: by name and password, at the login server of the same daemon."""
+"""Requires callers to be logged in, by name and password, at the login server of the same daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dtp.daemon.reasons import Reason
 
 
 class LoggedInPolicy(Policy):
-    """Asked for all that happens, bytes too: a login that was ended, since it was stolen, is over at once."""
+    """Asked for every event, including bytes: when a stolen login is ended, that takes effect at once."""
 
     name = "login"
     asks = (Arrive, Open, MethodCall, Move)
@@ -29,7 +29,7 @@ class LoggedInPolicy(Policy):
         self._find: FindLogin = find_nobody
 
     def ask_logins(self, find: FindLogin) -> None:
-        """Go by what `find` says of who is logged in."""
+        """Use `find` to look up logins."""
         self._find = find
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:

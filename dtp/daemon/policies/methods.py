@@ -1,4 +1,4 @@
-"""Which methods may be called: patterns, as in a shell, of JSON-RPC methods or of HTTP requests."""
+"""Which methods may be called: shell patterns for JSON-RPC methods or HTTP requests."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from dtp.daemon.config.model import MethodRule
 from dtp.daemon.policies.base import Denial, Event, MethodCall, Moment, Policy
 from dtp.daemon.reasons import Reason
 
-#: Methods whose verdict is remembered: more than any service has, few enough that inventing names gains nothing.
+#: The number of methods whose verdict is cached: more than any service has, and few enough that making up names
+#: gains nothing.
 _REMEMBERED = 1024
-#: Characters of a method that is remembered. A call's may have as many as a message: a GiB, if all of them were kept.
+#: The most characters of a cached method. A call's method may be as long as a message, so caching all of them could
+#: take a GiB.
 _LONGEST = 256
 
 
 def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Return what matches as one of `patterns` means: `*`, `?` and `[...]` as in a shell, and a case that counts.
+    """Return a pattern that matches what any of `patterns` does: `*`, `?` and `[...]` as in a shell,
+    case-sensitive.
 
-    An HTTP request is "GET /path"; a pattern without a blank, such as "GET", means its verb.
+    An HTTP request is "GET /path"; a pattern without a blank, such as "GET", matches its verb.
     """
     known = tuple(patterns)
     spelled = [translate(one) for one in known]
@@ -30,9 +33,9 @@ def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def folded(method: str) -> str:
-    """Return one spelling for all that differ in case or in forms of one character: to many backends they are one.
+    """Return one spelling for all that differ in case or in Unicode form, since many backends treat them alike.
 
-    Takes quadratic time where a name is beyond ASCII: such a one is short when it comes here, or has nothing to
+    Takes quadratic time for names beyond ASCII. Such names are short when they get here, or have nothing to
     normalize.
     """
     if method.isascii():
@@ -41,13 +44,13 @@ def folded(method: str) -> str:
 
 
 class Net:
-    """What rules against methods go by: nobody escapes it by another spelling, or a slash at the end."""
+    """Patterns of methods in rules against them, which another spelling or a slash at the end can't evade."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._pattern = pattern_of(folded(one) for one in patterns)
 
     def matches_method(self, method: str) -> bool:
-        """True if one of the patterns means `method`."""
+        """True if one of the patterns matches `method`."""
         name = folded(method)
         return self._pattern.match(name) is not None or (
             name.endswith("/") and self._pattern.match(name.rstrip("/")) is not None
@@ -57,7 +60,7 @@ class Net:
 class MethodsPolicy(Policy):
     """A method has to match one of `allow`, if there are any, and none of `deny`. Streams without methods pass.
 
-    What is allowed has to be spelt as the rule spells it; what is denied is so in any case of letters.
+    Allowed methods have to be spelt exactly as in the rule; denied ones are denied in any case of letters.
     """
 
     name = "methods"
@@ -75,9 +78,9 @@ class MethodsPolicy(Policy):
         return self._allow is None or self._allow.match(method) is not None
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Deny a method by its name alone."""
+        """Deny a method by its name."""
         assert isinstance(event, MethodCall)
-        # What it may mean as well comes from the caller, too, and is as long as the caller likes.
+        # Alternative readings come from the caller, too, and can be as long as the caller likes.
         kept = len(event.method) <= _LONGEST and not event.also
         if not event.method or all(
             map(self._allowed if kept else self._matches_rule, (event.method, *event.also))

@@ -1,4 +1,4 @@
-"""How much in a period: requests and bytes of an identity, or of all callers of a service."""
+"""How much may be used in a period: requests and bytes of an identity, or of all callers of a service."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS, Used
 from dtp.plurals import count_of
 
-#: The caller that stands for all, where a quota is of a service.
+#: Stands for all callers, where a quota is for a service.
 EVERYBODY = "*"
-#: Exchanges after a caller was here last in which its total is still asked for: others may count it meanwhile.
+#: For how many exchanges after a caller's last event its total is still asked for: others may be counting it.
 _LOOKS = 10
 
 
 @dataclass(slots=True)
 class _Count:
-    """What is used as far as known here; of it, what no store has been told yet."""
+    """What is used as far as known here, and how much of it the store hasn't been told."""
 
     requests: int = 0
     data: int = 0
@@ -27,44 +27,46 @@ class _Count:
     new_data: int = 0
 
 
-#: Of who has used nothing.
+#: The count of a caller who has used nothing.
 _NONE = _Count()
 
 
 class QuotaPolicy(Policy):
-    """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten.
+    """Periods begin at multiples of their length since 1970 (UTC), so that all daemons agree. With each one counts
+    start again.
 
-    `take_pending`, `merge_total` and `give_back` let somebody else add up what several daemons count.
+    `take_pending`, `merge_total` and `give_back` let a store add up what several daemons count.
     """
 
     name = "quota"
 
     def __init__(self, rule: QuotaRule, most: int = MAX_CALLERS) -> None:
-        """`most` callers are known at once."""
+        """At most `most` callers are remembered."""
         self.rule, self._most = rule, most
-        # Arrivals count nothing, but whoever arrives is asked about in the store, so that a restart forgets nobody.
+        # Arrivals don't count, but the store is asked about whoever arrives, so that a restart forgets nobody.
         moves = (Move,) if rule.data is not None else ()
         self.asks, self.counts = (Arrive, MethodCall, *moves), (Arrive, MethodCall, *moves)
         self._period = -1
-        #: Of those who have used something, in the order in which they began to.
+        #: Callers who have used something, in the order in which they first did.
         self._counts: OrderedDict[str, _Count] = OrderedDict()
         self._pending: dict[str, int] = {}
         self.held = HeldCalls()
 
     def _begin_period(self, unix: float) -> None:
-        """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
+        """Begin a new period when it is time. Setting the clock back doesn't renew a quota."""
         period = int(unix // self.rule.every)
         if period > self._period:
             self._period, self._counts, self._pending = period, OrderedDict(), {}
         elif period < self._period - 1:
-            # It had run far ahead: what was counted meanwhile counts now, not until the clock is there again.
+            # It had been far ahead. What was counted meanwhile counts now, rather than when the clock gets there
+            # again.
             self._period = period
 
     def _caller_key(self, event: Event) -> str:
         return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Return whether anything is left."""
+        """Deny if nothing is left."""
         self._begin_period(now.unix)
         count, rule = self._counts.get(self._caller_key(event), _NONE), self.rule
         held = self.held.count_of(event.caller) if isinstance(event, MethodCall) else 0
@@ -78,11 +80,11 @@ class QuotaPolicy(Policy):
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """Count."""
+        """Count an event."""
         self._begin_period(now.unix)
         key = self._caller_key(event)
         if isinstance(event, Arrive):
-            if len(self._pending) < self._most:  # else it is asked about when it uses something
+            if len(self._pending) < self._most:  # otherwise it is asked about when it uses something
                 self._pending[key] = _LOOKS
             return
         count = self._counts.get(key) or self._add_caller(key)
@@ -99,35 +101,35 @@ class QuotaPolicy(Policy):
         self.held.add_calls(event.caller, 1)
 
     def release_call(self, event: MethodCall) -> None:
-        """Check them without it again; `commit` follows if it has happened."""
+        """Stop counting it as on hold; `commit_event` follows if it has happened."""
         self.held.add_calls(event.caller, -1)
 
     def _add_caller(self, key: str) -> _Count:
-        """Return a count for a caller that is new. The oldest makes room: who has that many identities has their
-        quotas."""
+        """Return the count of a new caller. The oldest one is dropped for it: whoever has that many identities has
+        as many quotas anyway."""
         if len(self._counts) >= self._most:
             oldest, _ = self._counts.popitem(last=False)
             self._pending.pop(oldest, None)
         count = self._counts[key] = _Count()
         return count
 
-    # ---- over an upgrade --------------------------------------------------------------------------------------
+    # ---- across an upgrade ------------------------------------------------------------------------------------
 
     def collect_used(self, unix: float) -> tuple[int, dict[str, Used]]:
-        """Return the period, and what was used in it by each caller."""
+        """Return the period, and what each caller has used in it."""
         self._begin_period(unix)
         return self._period, {key: Used(one.requests, one.data) for key, one in self._counts.items()}
 
     def resume_count(self, period: int, caller: str, used: Used, unix: float) -> None:
-        """Go on with what the process before has counted; that of another period is over."""
+        """Continue from what the previous process has counted, unless its period is over."""
         self._begin_period(unix)
         self.merge_total(period, caller, used)
 
     # ---- sharing ----------------------------------------------------------------------------------------------
 
     def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:
-        """Return the period, and what was counted in it since the last time, by caller; zeros for those who only
-        came."""
+        """Return the period, and what was counted in it since the last call, by caller; zeros for callers who only
+        arrived."""
         self._begin_period(unix)
         taken = {}
         for key in self._pending:
@@ -141,7 +143,7 @@ class QuotaPolicy(Policy):
         return self._period, taken
 
     def merge_total(self, period: int, caller: str, total: Used) -> None:
-        """Take over what all have counted together, with what was taken from here before."""
+        """Take over the total of all daemons, which includes what was last taken from here."""
         if period != self._period:
             return
         count = self._counts.get(caller)
@@ -152,7 +154,7 @@ class QuotaPolicy(Policy):
             count.data = total.data + count.new_data
 
     def give_back(self, period: int, caller: str, used: Used) -> None:
-        """Take back what could not be told: it is to be told again."""
+        """Take back what couldn't be reported, to report it again."""
         if period != self._period:
             return
         if any(used):

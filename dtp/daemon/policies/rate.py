@@ -1,7 +1,8 @@
-"""How much in a time: requests are refused, bytes are slowed down. By the generic cell rate algorithm.
+"""How much may be used in a time: requests beyond it are refused, bytes are slowed down. By the generic cell rate
+algorithm.
 
-GCRA (ITU-T I.371, annex A) keeps one number for each caller, the theoretical arrival time: when a bucket that leaks
-evenly would be empty. A request is too early when that lies further ahead than the burst allows.
+GCRA (ITU-T I.371, annex A) keeps one number for each caller, the theoretical arrival time: when a steadily leaking
+bucket would be empty. A request is too early when that time is further ahead than the burst allows.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 from dtp.plurals import count_of
 
-#: Exchanges after a caller was here last in which is still asked what others have of it.
+#: For how many exchanges after a caller's last event others are still asked what they have counted for it.
 _LOOKS = 10
-#: Callers whose keys in a shared table are remembered.
+#: The number of callers whose keys in a shared table are cached.
 _KEYS = 4096
 
 
 class ArrivalTimes:
-    """Theoretical arrival times by caller, in seconds of the steady clock. A time that has passed is no time."""
+    """Theoretical arrival times by caller, in seconds of the monotonic clock. A time in the past counts as none."""
 
     def __init__(self, most: int = MAX_CALLERS) -> None:
         self._most = most
@@ -42,12 +43,12 @@ class ArrivalTimes:
         self._sweep_at = 1024
 
     def get_arrival(self, key: PeerId | None, now: float) -> float:
-        """Return when the bucket of `key` is empty; `now` if it is."""
+        """Return when the bucket of `key` will be empty; `now` if it is."""
         time = self._times.get(key)
         return now if time is None or time < now else time
 
     def push_arrival(self, key: PeerId | None, seconds: float, now: float) -> None:
-        """Fill the bucket of `key` by so much more."""
+        """Fill the bucket of `key` by this many seconds."""
         time = self._times.get(key)
         self._times[key] = (now if time is None or time < now else time) + seconds
         if len(self._times) > self._sweep_at:
@@ -55,11 +56,11 @@ class ArrivalTimes:
             self._sweep_at = max(1024, 2 * len(self._times))
 
     def list_arrivals(self, now: float) -> dict[PeerId | None, float]:
-        """Return when buckets are empty that aren't yet."""
+        """Return when those buckets will be empty that aren't yet."""
         return {key: time for key, time in self._times.items() if time > now}
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
-        """True if a caller that is not known yet has to wait for others to be forgotten."""
+        """True if an unknown caller has to wait until others are forgotten."""
         if len(self._times) < self._most or key in self._times:
             return False
         self._times = {key: time for key, time in self._times.items() if time > now}
@@ -67,7 +68,7 @@ class ArrivalTimes:
 
 
 class SharedArrivals(ArrivalTimes):
-    """The same in a table that other processes have, too."""
+    """The same in a table that is shared with other processes."""
 
     def __init__(self, table: Table, scope: tuple[object, ...]) -> None:
         super().__init__()
@@ -81,32 +82,32 @@ class SharedArrivals(ArrivalTimes):
         return known
 
     def get_arrival(self, key: PeerId | None, now: float) -> float:
-        """Return when the bucket of `key` is empty in all workers' table; `now` if it is."""
+        """Return when the bucket of `key` in the shared table will be empty; `now` if it is."""
         return self._table.get_arrival(self._row_key(key), now)
 
     def push_arrival(self, key: PeerId | None, seconds: float, now: float) -> None:
-        """Fill the bucket of `key` by so much more, for all workers."""
+        """Fill the bucket of `key` by this many seconds, for all workers."""
         self._table.push_arrival(self._row_key(key), seconds, now)
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
-        """True if the table has no place for a caller that isn't known yet."""
+        """True if the table has no row left for an unknown caller."""
         return not self._table.has_room(self._row_key(key), now)
 
 
 class RatePolicy(Policy):
-    """One rule. Without `burst`, what a whole time unit allows may come at once."""
+    """One rule. Without `burst`, the requests of a whole period may come at once."""
 
     name = "rate"
 
     def __init__(self, rule: RateRule, most: int = MAX_CALLERS) -> None:
-        """`most` callers are known at once."""
+        """At most `most` callers are remembered."""
         self._per_identity = rule.per == "identity"
         self._net = Net(rule.methods) if rule.methods else None
         self.by_method = self._net is not None
         self._rule = rule
         self.asks = (MethodCall,) if rule.requests is not None else ()
-        # Whoever counts bytes is told of each read: only where there is something to count.
-        # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
+        # A policy that counts bytes is called for each read, so only where there is something to count.
+        # Arrivals don't count, but others are asked at once what they have counted for whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = ArrivalTimes(most), ArrivalTimes(most)
         self.held = HeldCalls()
@@ -114,18 +115,18 @@ class RatePolicy(Policy):
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:
             self._interval = rule.requests.seconds / rule.requests.amount
-            # The first of a burst is never early; each further one leans on the tolerance.
+            # The first request of a burst is never early; each further one uses up some tolerance.
             self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
-        #: Every request counts, whatever its method.
+        #: Whether every request counts, whatever its method.
         self._every = self._interval > 0 and self._net is None
 
     # ---- sharing with other daemons --------------------------------------------------------------------------
 
     def take_pending(self) -> dict[PeerId | None, tuple[float, float]]:
-        """Return by how much buckets were filled since the last time, in seconds, of requests and of bytes.
+        """Return by how many seconds buckets were filled since the last call, for requests and for bytes.
 
-        Zeros for callers that were here lately, since others may have them now. From the first call on, fillings
-        are kept for the next one.
+        Zeros for callers that were active recently, since others may have counted them. From the first call on,
+        fillings are recorded for the next one.
         """
         pending, self._pending = self._pending or {}, {}
         taken = {key: (requests, data) for key, (requests, data, _) in pending.items()}
@@ -137,18 +138,19 @@ class RatePolicy(Policy):
         return taken
 
     def give_back(self, key: PeerId | None, requests: float, data: float) -> None:
-        """Take back what could not be told: it is to be told again."""
+        """Take back what couldn't be reported, to report it again."""
         self._note_pending(key, requests, data)
 
     def advance_buckets(self, key: PeerId | None, requests: float, data: float, now: float) -> None:
-        """Fill the buckets by so much more, as others have."""
+        """Fill the buckets by what others have counted."""
         if requests > 0:
             self._requests.push_arrival(key, requests, now)
         if data > 0:
             self._bytes.push_arrival(key, data, now)
 
     def collect_arrivals(self, now: float) -> dict[PeerId | None, tuple[float, float]]:
-        """Return when buckets are empty that aren't yet, of requests and of bytes: for the process after this one."""
+        """Return when those buckets will be empty that aren't yet, of requests and of bytes, for the next
+        process."""
         requests, data = self._requests.list_arrivals(now), self._bytes.list_arrivals(now)
         return {key: (requests.get(key, now), data.get(key, now)) for key in requests | data}
 
@@ -158,7 +160,7 @@ class RatePolicy(Policy):
             self._pending[key] = (known[0] + requests, known[1] + data, _LOOKS)
 
     def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
-        """Count in `table`, under `scope`, together with other processes; before anything is counted."""
+        """Count in `table` under `scope`, together with other processes. Called before anything is counted."""
         self._requests = SharedArrivals(table, (*scope, "requests"))
         self._bytes = SharedArrivals(table, (*scope, "bytes"))
 
@@ -178,7 +180,7 @@ class RatePolicy(Policy):
         key = event.caller.peer if self._per_identity else None
         held = self.held.count_of(event.caller) * self._interval
         early = self._requests.get_arrival(key, now.steady) + held - now.steady - self._tolerance
-        # Sums of floats: a nanosecond early is in time.
+        # Floats add up inexactly: a nanosecond early is in time.
         if early > 1e-9:
             return self.make_denial(Reason.RATE, self._describe_limit(self._rule.requests), retry=early)
         if self._requests.full_for(key, now.steady):
@@ -211,17 +213,17 @@ class RatePolicy(Policy):
             self.held.add_calls(event.caller, 1)
 
     def release_call(self, event: MethodCall) -> None:
-        """Check them without it again; `commit` follows if it has happened."""
+        """Stop counting it as on hold; `commit_event` follows if it has happened."""
         if self._concerns_call(event):
             self.held.add_calls(event.caller, -1)
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """Return how long what is ahead of the rate by more than a tenth of a second has to wait."""
+        """Return how long to wait for what is ahead of the rate by more than a tenth of a second."""
         if self._rule.bandwidth is None:
             return 0.0
         ahead = self._bytes.get_arrival(self._bucket_key(event.caller), now.steady) - now.steady
         return ahead if ahead > _AHEAD else 0.0
 
 
-#: Seconds that bytes may be ahead of their rate: a burst smooths what reads bring in pieces.
+#: Seconds that bytes may be ahead of their rate. This smooths the pieces in which they are read.
 _AHEAD = 0.1

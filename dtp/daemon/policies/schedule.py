@@ -10,7 +10,8 @@ from dtp.daemon.reasons import Reason
 
 
 class SchedulePolicy(Policy):
-    """Hours over midnight belong to the day on which they begin. What runs at closing time may finish."""
+    """Hours that pass midnight belong to the day on which they begin. What is running at closing time may
+    finish."""
 
     name = "schedule"
     asks = (Arrive, MethodCall)
@@ -19,7 +20,7 @@ class SchedulePolicy(Policy):
         self._rule = rule
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Deny by the calendar's clock."""
+        """Deny outside opening hours."""
         here = datetime.fromtimestamp(now.unix, self._rule.zone)
         if self._is_open(here):
             return None

@@ -1,4 +1,4 @@
-"""Rules as people read them: a few words for each, for the page and the terminal. Nobody is named."""
+"""Rules in a few words each, for the web page and the terminal. No callers are named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def words(rules: model.ServiceRules) -> list[str]:
 
 
 def price_words(price: model.Price | None) -> list[str]:
-    """Return what a service costs; nothing where it costs nothing."""
+    """Return what a service costs; an empty list for one that costs nothing."""
     if price is None:
         return []
     parts = [f"{_sui(price.request)} a request"] if price.request else []
@@ -53,7 +53,7 @@ def _size(size: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Return a time in the largest unit of which it has whole ones."""
+    """Return a time in the largest unit of which it is a whole number."""
     return next(
         (f"{seconds / unit:g} {name}" for unit, name in _TIMES if seconds >= unit and not seconds % unit),
         f"{seconds:g} s",

@@ -1,4 +1,4 @@
-"""Sockets that are open already when the daemon starts: which setting means which."""
+"""Sockets that are already open when the daemon starts, matched with settings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ log = logging.getLogger("dtpd")
 
 
 def page_setting(config: Config) -> str:
-    """Return the page's setting, as `by_setting` names it: a forward may have the same place."""
+    """Return the web page's setting as `by_setting` names it, since a forward may have the same place."""
     return f"web {config.web}"
 
 
 def by_setting(
     config: Config, control: str, socks: Iterable[tuple[str, socket.socket]]
 ) -> dict[str, list[socket.socket]]:
-    """Return the sockets that are open already by the setting that means them: the one that they were opened for (the
-    kernel chose the port, or a name stands for the address), else the one with their place.
+    """Return the sockets that are already open by setting: the setting that a socket was opened for (its port may
+    have been chosen by the kernel, or its address by a name), otherwise the one with its place.
 
-    `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
+    Raise `ConfigError` for a socket without a setting. From a process that is replaced, it may be of a setting that
+    was removed.
     """
     places = {forward.name: forward.name for forward in config.forward}
     places |= {url: values.place_of(url) for url in config.listen}

@@ -1,4 +1,5 @@
-"""The control socket: a line of JSON asks, a line answers. Who may open the socket may do all that it offers."""
+"""The control socket: a line of JSON asks, and a line answers. Whoever may open the socket may do everything it
+offers."""
 
 from __future__ import annotations
 
@@ -22,11 +23,10 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.config.values import LONGEST_SOCKET
 from dtp.errors import CarrierError, ConfigError, DtpError, LocalError, PeerError
 
-#: The file of the daemon that is a service of the system, and its control socket in the folder that the unit in
-#: packaging/ has made for it.
+#: The configuration of the system's daemon, and its control socket in the folder that the unit in packaging/ makes.
 SYSTEM_FILE, SYSTEM_CONTROL = Path("/etc/dtpd/dtpd.toml"), Path("/run/dtpd/control.sock")
 
-#: What a command is asked with, and what it gives.
+#: Takes the arguments of a command and returns its result.
 Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 _MAX_REQUEST = 64 * 1024
@@ -40,31 +40,32 @@ class NotRunning(CarrierError):
 
 
 class UntrustedFolder(LocalError):
-    """Somebody else's folder is where the control socket would be."""
+    """The folder for the control socket belongs to another user."""
 
     code = "untrusted-folder"
 
 
 class UnknownCommand(LocalError):
-    """Somebody asked for a command that there isn't."""
+    """There is no such command."""
 
     code = "unknown"
 
 
 class CommandFailed(PeerError):
-    """The daemon was asked and could not; the message is its own."""
+    """The daemon couldn't carry out a command. The message is the daemon's."""
 
     code = "command-failed"
 
 
 def path_of(config: Config) -> Path:
-    """Return where the control socket of a configuration is: as it says, else in the user's folder for such
-    things."""
+    """Return the path of the control socket of a configuration: as it says, otherwise in the user's runtime
+    folder."""
     return _usual(config.path) if config.control is None else config.control
 
 
 def path_near(file: Path) -> Path:
-    """Return where the control socket is by a file that may have mistakes: whoever runs by it can be asked."""
+    """Return the path of the control socket for a file that may have mistakes, so that a daemon that runs by it can
+    be asked."""
     try:
         return file.absolute().parent / Path(_control_in(file.read_text(encoding="utf-8-sig"))).expanduser()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):
@@ -72,7 +73,7 @@ def path_near(file: Path) -> Path:
 
 
 def _control_in(text: str) -> Any:
-    """Return what `text` says of `control`; where it is not TOML, the one line of it that says that."""
+    """Return the value of `control` in `text`. If the text isn't TOML, look for the line that sets it."""
     with contextlib.suppress(tomllib.TOMLDecodeError):
         return tomllib.loads(text)["daemon"]["control"]
     lines = [line for line in text.splitlines() if line.lstrip().startswith("control")]
@@ -83,12 +84,12 @@ def _usual(file: Path) -> Path:
     import platformdirs
 
     with warnings.catch_warnings():
-        # That $XDG_RUNTIME_DIR isn't set, as in containers and sudo, is nothing that our users have to know.
+        # That $XDG_RUNTIME_DIR isn't set, as in containers and under sudo, doesn't matter to our users.
         warnings.simplefilter("ignore", UserWarning)
         folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
     if "XDG_RUNTIME_DIR" not in os.environ:
         _check_owner(folder.parent)
-    # Files of one name in several folders are several daemons.
+    # Files with the same name in different folders belong to different daemons.
     mark = hashlib.blake2s(os.fsencode(file.absolute()), digest_size=4).hexdigest()
     path = folder / f"dtpd-{file.stem}-{mark}.sock"
     if len(os.fsencode(path)) > LONGEST_SOCKET:
@@ -100,9 +101,10 @@ def _usual(file: Path) -> Path:
 
 
 def _check_owner(folder: Path) -> None:
-    """Raise `UntrustedFolder` unless a folder is ours, the system's, or not there.
+    """Raise `UntrustedFolder` unless a folder is ours, the system's, or missing.
 
-    Without $XDG_RUNTIME_DIR it is one in /tmp, which anybody may have made first, to answer in the daemon's place.
+    Without $XDG_RUNTIME_DIR the folder is in /tmp, where anybody may have made it first to answer in the daemon's
+    place.
     """
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(folder)
@@ -130,22 +132,22 @@ class Control:
         self._commands = commands
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
-        #: Whether the path is this process's to remove.
+        #: Whether this process has to remove the path.
         self._owns_place = True
 
     @property
     def place(self) -> str:
-        """Where it is, as `dtp.daemon.relays.sockets.name_of` spells it."""
+        """Where the socket is, as `dtp.daemon.relays.sockets.name_of` spells it."""
         return f"unix:{self._path}"
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What it listens on; still its own."""
+        """The listening sockets, which stay owned by this object."""
         return [] if self._sock is None else [self._sock]
 
     async def start(self, adopted: socket.socket | None = None) -> None:
-        """Listen, at `adopted` if it is there, whose path stays until `own_place`; only this user can connect. Raises
-        `ListenError`."""
+        """Listen, at `adopted` if it is given, whose path stays until `own_place`. Only this user can connect.
+        Raise `ListenError`."""
         if adopted is not None:
             self._sock, self._owns_place = adopted, False
         else:
@@ -163,17 +165,17 @@ class Control:
                     f"{self._path}: a dtpd that runs already has this control socket; 'dtpd status' shows it, 'dtpd "
                     "drain' ends it. A second one takes a file of its own, or another control in [daemon]"
                 ) from error
-        # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
+        # A copy, since asyncio closes the socket it gets, and removes its path from Python 3.13 on.
         self._server = await asyncio.start_server(
             self._serve_client, sock=self._sock.dup(), limit=_MAX_REQUEST
         )
 
     def own_place(self) -> None:
-        """Remove the path at the end: the process before has given way."""
+        """Remove the path at the end, since the previous process has given way."""
         self._owns_place = True
 
     async def close(self, *, keep_place: bool = False) -> None:
-        """Listen no more; `keep_place`: another process does. Idempotent."""
+        """Stop listening. With `keep_place`, another process listens there. Idempotent."""
         if self._server is not None and self._sock is not None:
             self._server.close()
             self._sock.close()
@@ -182,7 +184,7 @@ class Control:
                 self._path.unlink(missing_ok=True)
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The loop's end cancels it; of a task that was cancelled asyncio would log a fault (Python 3.11).
+        # The loop cancels it at its end, and asyncio would log that as a fault (Python 3.11).
         ends = contextlib.suppress(ConnectionError, ValueError, asyncio.CancelledError)
         with contextlib.closing(writer), ends:
             while line := await reader.readline():
@@ -200,8 +202,8 @@ class Control:
             return {"error": {"code": error.code, "message": str(error)}}
 
     async def carry_out(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what the command answers that `request` names by `do`. Raises `UnknownCommand`, and what the command
-        raises."""
+        """Return the result of the command that `do` of `request` names. Raise `UnknownCommand`, and what the
+        command raises."""
         do = request.get("do")
         command = self._commands.get(do) if isinstance(do, str) else None
         if command is None:
@@ -210,7 +212,7 @@ class Control:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, for ourselves alone."""
+    """Make a folder and its parents, for this user only."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
@@ -219,7 +221,8 @@ def _make_folder(folder: Path) -> None:
 
 
 async def ask(path: Path, do: str, **arguments: Any) -> Any:
-    """Ask the daemon at `path`. Raises `NotRunning`, and `CommandFailed` with what it says."""
+    """Send a command to the daemon at `path`, and return its result. Raise `NotRunning`, or `CommandFailed` with
+    its message."""
     try:
         reader, writer = await asyncio.open_unix_connection(os.fspath(path), limit=_MAX_ANSWER)
     except OSError as error:

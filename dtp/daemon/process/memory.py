@@ -1,8 +1,9 @@
-"""Bounded memory in all: what connections hold is bounded for each by its windows; this bounds all together.
+"""Bounds memory as a whole: what each connection holds is bounded by its windows, and this bounds all of them
+together.
 
-A process that has more than its share looks whose connections hold most (unread, unacknowledged, or kept until all of
-a message is there) and closes as many of them as it takes, once what nobody refers to any more is freed. Below that
-nothing is looked at but one number that the system has.
+When a process has more than its share, unreachable objects are freed first. Then it closes the connections that
+hold most (data that is unread, unacknowledged or part of an incomplete message), as many as it takes. Below the
+share, only one number of the system is read.
 """
 
 from __future__ import annotations
@@ -25,38 +26,39 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 EVERY = 0.25
-#: Seconds between two full collections: one takes some 0.1 s for each million objects. Python begins one by itself
-#: only when much is allocated, and who refuses everything allocates little: it would stay full of what has ended.
+#: Seconds between two full garbage collections, each of which takes about 0.1 s per million objects. Python starts
+#: one by itself only after many allocations; a daemon that refuses everything allocates little, and would stay full
+#: of dead objects.
 COLLECT_EVERY = 5.0
-#: What a connection takes by itself, carrier and keys included.
+#: Bytes of a connection itself, including carrier and keys.
 CONNECTION = 20 * 1024
-#: What an open stream takes besides bytes: its state, tasks and parsers. One that waits for a request has 10 KB.
+#: Bytes of an open stream beside its data: its state, tasks and parsers. One that waits for a request has 10 KB.
 STREAM = 8 * 1024
-#: A peer whose connections hold less together isn't closed for it.
+#: A peer whose connections hold less than this together isn't closed.
 LEAST = 256 * 1024
-#: What a process may have in any case beyond what it takes itself, or it would never take up anything.
+#: What a process may use at least beyond what it takes itself; otherwise it would never accept anything.
 ROOM = 32 * 1024 * 1024
-#: Of the machine's memory, where the file says nothing.
+#: The share of the machine's memory, if the configuration says nothing.
 _SHARE = 0.5
 _STATM = Path("/proc/self/statm")
-#: Which control groups this process is in, and where they are (cgroups(7)).
+#: The control groups of this process, and where they are (cgroups(7)).
 _GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
-    """Return half of what the machine has, or of what its control groups let this process have where that is less,
-    bytes."""
+    """Return the bytes of half the machine's memory, or half of what the process's control groups allow if that is
+    less."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(min([machine, *_limits(groups, root)]) * _SHARE)
 
 
 def bound(wanted: int | None, workers: int, own: int, most: Callable[[], int] = default) -> tuple[int, str]:
-    """Return what each of so many processes may have, bytes; and in words, if that is more than is `wanted` (""
+    """Return the bytes that each of `workers` processes may use, and a warning if that is more than `wanted` (""
     otherwise).
 
-    `own` is what one takes that serves nobody, and `most` says what all may have where nothing is wanted.
+    `own` is what an idle process takes, and `most` returns what all may use where nothing is wanted.
     """
     share, least = (wanted or most()) // workers, own + ROOM
     if share >= least:
@@ -66,7 +68,7 @@ def bound(wanted: int | None, workers: int, own: int, most: Callable[[], int] = 
 
 
 def _limits(groups: Path, root: Path) -> Iterator[int]:
-    """Yield what those groups may have, and the ones that they are in: by version 2, or 1."""
+    """Yield the limits of those groups and of the groups that contain them, by version 2 or 1."""
     try:
         lines = groups.read_text().splitlines()
     except OSError:  # not Linux
@@ -86,7 +88,7 @@ def _limits(groups: Path, root: Path) -> Iterator[int]:
 
 
 def resident() -> int:
-    """Return what this process has in memory, bytes; 0 where the system doesn't tell."""
+    """Return this process's resident memory in bytes; 0 where the system doesn't tell."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # not Linux
@@ -100,8 +102,8 @@ def _total(connections: Iterable[tuple[int, Connection]]) -> int:
 def measure_held(
     connections: Iterable[Connection], sessions: Iterable[ServedSession]
 ) -> dict[Connection, int]:
-    """Return what each connection holds, bytes: itself, its streams, what waits, and what those who read it keep of
-    what was read. Sessions of other connections, which have just ended, are nobody's."""
+    """Return the bytes that each connection holds: itself, its streams, what waits to be sent, and what readers
+    keep of it. Sessions of connections that have just ended count for nobody."""
     held = {connection: CONNECTION + connection.held for connection in connections}
     for session in sessions:
         if session.stream.connection in held:
@@ -110,7 +112,8 @@ def measure_held(
 
 
 class Governor:
-    """Looks every `EVERY` seconds, once started. `shed` is told of a connection that has to go, and what it holds."""
+    """Checks memory every `EVERY` seconds, once started. `shed` is called with a connection to close, and what it
+    holds."""
 
     def __init__(
         self,
@@ -120,25 +123,25 @@ class Governor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bound = bound
-        #: Bytes that the process has before it serves anybody.
+        #: Bytes that the process uses before it serves anybody.
         self._own = resident()
-        #: What each connection holds, bytes.
+        #: Returns the bytes that each connection holds.
         self.held = held
         self._shed = shed
         self._clock = clock
         self._task = SupervisedTask(self._look_repeatedly, name="dtpd-memory")
         self._collect_at = 0.0
-        #: Whether nothing more should be taken up, and how many connections were closed.
+        #: Whether nothing more should be accepted, and how many connections were closed.
         self.full = False
         self.closed = 0
 
     def apply_share(self, wanted: int | None, workers: int) -> str:
-        """Go by the share of one of so many processes; return in words if it is more than is `wanted`."""
+        """Apply the share of one of `workers` processes; return a warning if it is more than `wanted`, or ""."""
         self.bound, why = bound(wanted, workers, self._own)
         return why
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start checking."""
         self._task.start()
 
     async def _look_repeatedly(self) -> None:
@@ -147,7 +150,7 @@ class Governor:
             self.check_memory()
 
     def check_memory(self, resident: Callable[[], int] = resident) -> None:
-        """Look once, now."""
+        """Check once, now."""
         excess = resident() - self.bound
         if excess > 0 and (now := self._clock()) >= self._collect_at:
             self._collect_at = now + COLLECT_EVERY
@@ -166,7 +169,7 @@ class Governor:
         for connection, size in self.held().items():
             peers.setdefault(connection.peer, []).append((size, connection))
         self.full = True
-        # By peer: who has many connections may hold as much by them as another by one.
+        # By peer: with many connections one can hold as much as another with one.
         for connections in sorted(peers.values(), key=_total, reverse=True):
             if _total(connections) < LEAST:
                 return
@@ -178,9 +181,10 @@ class Governor:
                 self._shed(connection, size)
 
     def get_status(self) -> dict[str, Any]:
-        """Return what this process may have, whether it has more now, and how many connections were closed for it."""
+        """Return what this process may use, whether it uses more now, and how many connections were closed for
+        that."""
         return {"bound": self.bound, "full": self.full, "closed": self.closed}
 
     async def close(self) -> None:
-        """Look no more. Idempotent."""
+        """Stop checking. Idempotent."""
         await self._task.stop()

@@ -1,8 +1,8 @@
-"""What the processes before this one still have open after an upgrade, and what they had to cut off in the end.
+"""What previous processes still have open after an upgrade, and what they cut off in the end.
 
-Each tells the process that took its place over a socket pair: a line of JSON a second, with what it has heard itself
-of those before it. Where that one is replaced in its turn it hands its end of the pair on, so that those that are
-left are heard of although the one in between has ended.
+Each reports to its successor over a socket pair: a line of JSON each second, including what it has heard from its
+own predecessors. When the successor is replaced in turn, it hands on its end of the pair, so that older processes
+are still heard after it has ended.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from typing import Any, cast
 
 log = logging.getLogger("dtpd")
 
-#: Set for a process that takes over: descriptors over which those before tell, each with who it is (0: not known).
+#: Set for a successor: descriptors over which previous processes report, each with its process id (0 if not known).
 BEFORE = "DTPD_BEFORE"
 #: Seconds between two lines.
 EVERY = 1.0
-#: Processes before this one that are remembered, the newest, and services and forwards of each, those with most open.
+#: The most previous processes that are remembered, the newest ones; and the most services and forwards of each,
+#: those with most open.
 MOST, MOST_NAMES = 8, 16
 _LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a process has open that takes nothing new."""
+    """What a process that accepts nothing new still has open."""
 
     pid: int
-    #: Streams, and how many of them are of which service or forward.
+    #: Open streams in all, and by service or forward.
     open: int
     by_name: Mapping[str, int] = field(default_factory=dict)
-    #: When it cuts off what is open by then, Unix time; and how many it has cut off.
+    #: The Unix time at which it cuts off what is still open, and how many streams it has cut off.
     until: float = 0.0
     cut: int = 0
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any], open_streams: int, until: float) -> Left:
-        """Return what this process has, by `Daemon.get_status`."""
+        """Return what this process has open, by `Daemon.get_status`."""
         names = {one["service"]: int(one["open"]) for one in status.get("exposed", ())}
         names |= {", ".join(one["listen"]) or one["mode"]: one["open"] for one in status.get("forwarded", ())}
         most = sorted(((count, name) for name, count in names.items() if count), reverse=True)[:MOST_NAMES]
@@ -50,47 +51,48 @@ class Left:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Left:
-        """Return what was told. Raises `TypeError`, `ValueError`, `LookupError` or `AttributeError` for what no
-        process tells."""
+        """Return what was reported. Raise `TypeError`, `ValueError`, `LookupError` or `AttributeError` for anything
+        else."""
         names = {str(name): int(count) for name, count in told["by_name"].items()}
         return cls(int(told["pid"]), int(told["open"]), names, float(told["until"]), int(told["cut"]))
 
 
 class Predecessors:
-    """The processes before this one, the oldest first, as each was heard of last."""
+    """The previous processes, oldest first, as each last reported."""
 
     def __init__(self) -> None:
         self._known: dict[int, Left] = {}
         self._ends: dict[int, _End] = {}
-        #: Those that told us themselves and have ended: what others heard of them is older.
+        #: Processes that reported to us directly and have ended: what others have heard of them is older.
         self._gone: set[int] = set()
 
     @property
     def ends(self) -> dict[int, int]:
-        """The descriptors over which it is told now, each with who tells (0: nothing was heard yet)."""
+        """The descriptors over which processes report, each with its process id (0 if nothing was heard yet)."""
         return {descriptor: end.teller for descriptor, end in self._ends.items()}
 
     def pause_reading(self) -> None:
-        """Read nothing more of what is told: another process is about to. `go_on` takes it back."""
+        """Stop reading reports, since another process is about to read them. `go_on` resumes."""
         for end in self._ends.values():
             end.transport.pause_reading()
 
     def go_on(self) -> None:
-        """Read again, since nobody else does."""
+        """Resume reading, since nobody else does."""
         for end in self._ends.values():
             end.transport.resume_reading()
 
     @property
     def known(self) -> list[Left]:
-        """What was heard of each last; one that has ended has nothing open."""
+        """The last report of each. A process that has ended has nothing open."""
         return list(self._known.values())
 
     def list_status(self) -> list[dict[str, Any]]:
-        """Return `known` as JSON has it."""
+        """Return `known` as JSON values."""
         return [asdict(one) for one in self._known.values()]
 
     async def listen_to(self, descriptor: int, teller: int = 0) -> None:
-        """Hear what the process at the other end tells, which is `teller` where that is known, until it ends."""
+        """Read the reports of the process at the other end, whose id is `teller` where that is known, until it
+        ends."""
         sock = socket.socket(fileno=descriptor)
         sock.set_inheritable(False)
         reader, writer = await asyncio.open_connection(sock=sock, limit=_LONGEST_LINE)
@@ -112,7 +114,8 @@ class Predecessors:
                 self._known[end.teller] = Left(last.pid, 0, {}, last.until, last.cut)
 
     def note_told(self, told: list[Left]) -> None:
-        """Note what one tells of itself, last, and what it has heard of others that don't tell us themselves."""
+        """Note what a process reports: itself last, before it what it has heard of others that don't report to
+        us."""
         ourselves = {end.teller for end in self._ends.values()} | self._gone
         for one in told:
             if one is told[-1] or one.pid not in ourselves:
@@ -123,27 +126,28 @@ class Predecessors:
 
 @dataclass
 class _End:
-    """Our end of a pair, and who is at the other one."""
+    """Our end of a pair, and the process at the other end."""
 
     transport: asyncio.Transport
     teller: int
 
 
 class Farewell:
-    """Tells the successor what is open here, until this process ends."""
+    """Reports to the successor what is open here, until this process ends."""
 
     def __init__(
         self, sock: socket.socket, before: Predecessors, left: Callable[[], Left], every: float = EVERY
     ) -> None:
-        """`left` gives what there is now, told `every` so many seconds; `sock` is this one's from now on."""
+        """`left` returns what is open, which is reported every `every` seconds. `sock` is owned by this object from
+        now on."""
         self._sock, self._before, self._left, self._every = sock, before, left, every
 
     async def tell_successor(self, cut: asyncio.Future[int]) -> None:
-        """Tell it again and again, and at last how many streams were cut off, which `cut` is set to."""
+        """Report repeatedly, and finally how many streams were cut off, which is the result of `cut`."""
         _, writer = await asyncio.open_connection(sock=self._sock)
         try:
-            while not cut.done() and not writer.is_closing():  # which it is when nobody hears it any more
-                if not writer.transport.get_write_buffer_size():  # else it takes its time
+            while not cut.done() and not writer.is_closing():  # closing: nobody listens
+                if not writer.transport.get_write_buffer_size():  # otherwise the reader is slow
                     self._write_left(writer, self._left())
                 await asyncio.wait([cut], timeout=self._every)
             end = self._left()
@@ -151,7 +155,7 @@ class Farewell:
             async with asyncio.timeout(self._every):
                 await writer.drain()
         except (OSError, TimeoutError):
-            pass  # the successor has ended, or is stuck: its affair
+            pass  # the successor has ended or hangs, which is its own problem
         finally:
             writer.close()
 
@@ -161,17 +165,16 @@ class Farewell:
 
 
 def ends_text(ends: Mapping[int, int]) -> str:
-    """Return descriptors, each with who tells, as `inherited_ends` reads them."""
+    """Return descriptors and process ids in the format that `inherited_ends` reads."""
     return " ".join(f"{descriptor}={teller}" for descriptor, teller in ends.items())
 
 
 def inherited_ends() -> dict[int, int]:
-    """Return the descriptors over which processes before tell what they have open, each with who it is (0: not
-    known)."""
+    """Return the descriptors over which previous processes report, each with its process id (0 if not known)."""
     told = os.environ.pop(BEFORE, "")
     try:
         return {
             int(descriptor): int(teller) for descriptor, teller in (one.split("=") for one in told.split())
         }
     except ValueError:
-        return {}  # another version says it otherwise: nothing is heard
+        return {}  # another version uses another format: nothing is read

@@ -54,30 +54,30 @@ if TYPE_CHECKING:
 log = logging.getLogger("dtpd")
 
 
-#: Seconds for what is open, at most: a month, as of a long database session. It is what an upgrade gives.
+#: The most seconds for open streams to finish: a month, for long database sessions. An upgrade allows this much.
 LONGEST_GRACE = 31 * 86400.0
 
 
 class AboutToEnd(LocalError):
-    """This process drains, or another has taken its place: it changes nothing any more."""
+    """This process is draining, or another has taken its place: it changes nothing any more."""
 
     code = "about-to-end"
 
 
 class BadGrace(LocalError):
-    """The seconds that open connections are given to end are too few or too many."""
+    """The seconds given to open connections to finish are out of range."""
 
     code = "bad-grace"
 
 
 class CantBan(LocalError):
-    """What was to be banned is not a caller."""
+    """What should be banned isn't a caller."""
 
     code = "cant-ban"
 
 
 class ServingDaemon(Protocol):
-    """A daemon as its process sees it: a `Daemon`, or several of them."""
+    """A daemon as its process sees it: a `Daemon`, or several workers as one."""
 
     config: Config
     reloads: int
@@ -87,7 +87,7 @@ class ServingDaemon(Protocol):
 
     @property
     def sockets(self) -> Mapping[str, Sequence[socket.socket]]:
-        """Return what it listens on, by the setting. The others are as `Daemon` says."""
+        """Return the listening sockets by setting. The other methods are as in `Daemon`."""
 
     @property
     def addresses(self) -> list[Address]: ...
@@ -112,9 +112,10 @@ class ServingDaemon(Protocol):
 def serving(
     config: Config, identity: Identity, psk: bytes | None, network: PrivateNetwork | None = None
 ) -> Callable[[], ServingDaemon]:
-    """Return what makes the daemon of `config`, in the loop; `network` is the private one of its node.
+    """Return what makes the daemon of `config`, in the loop. `network` is the private network of its node.
 
-    Where it takes several processes, they are forked from now on: called while this one has no loop and one thread.
+    If it takes several processes, they are forked right away, so call this while the process has one thread and no
+    loop.
     """
     _raise_descriptors()
     if config.workers == 1:
@@ -127,37 +128,37 @@ def serving(
 class Process:
     """Runs a daemon until it is told to end.
 
-    SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
+    SIGHUP reloads. SIGTERM and SIGINT drain for at most the configured time, then end; a second one ends at once.
     """
 
     def __init__(self, config: Config, daemon: ServingDaemon, launcher: Launcher | None = None) -> None:
-        """`daemon` is what `serving` made; `launcher` starts the process that takes over."""
+        """`daemon` was made by `serving`; `launcher` starts a successor."""
         self._path: Path = config.path
         self.daemon = daemon
         self._stop = asyncio.Event()
         daemon.on_fenced = self._stop.set
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._hurry = asyncio.Event()
-        #: What the end waits for, such as claims.
+        #: What has to be done before the end, such as claims.
         self._closing: asyncio.Task[None] | None = None
         self._launcher = launcher or Launcher()
-        #: The process that has taken the place of this one.
+        #: The process that has taken this one's place.
         self._successor: subprocess.Popen[bytes] | None = None
-        #: Processes whose place was taken, and what tells the next one what is open here.
+        #: Previous processes, and what reports to the next one what is open here.
         self._before = Predecessors()
         self._farewell: Farewell | None = None
         self._successors = Successors(daemon)
-        #: Seconds that what is open may take at the end, where a command says another time than the file.
+        #: Seconds that open streams may take at the end, if a command gave another time than the file.
         self._grace: float | None = None
-        #: One reload or upgrade at a time.
+        #: Allows one reload or upgrade at a time.
         self._changing = asyncio.Lock()
-        #: Held while another process gets ready: it was told of the bans that there were.
+        #: Held while a successor gets ready, since it was told which bans there were.
         self._upgrading = asyncio.Lock()
         self._tasks = TaskSet()
         self._dog: SupervisedTask | None = None
-        #: When what is open is cut off, Unix time.
+        #: The Unix time at which open streams are cut off.
         self._until = 0.0
-        #: Bans for the next start.
+        #: Bans kept for the next start.
         self._kept = KeptBans.of_config(config.path)
         self.control = Control(
             path_of(config),
@@ -171,7 +172,7 @@ class Process:
         )
 
     async def run(self, ready: Callable[[Process], object]) -> None:
-        """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
+        """Start, call `ready`, and run until the end. Raise `CarrierError` when an address can't be bound."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -185,8 +186,8 @@ class Process:
             counted = inherited() if systemd.replaces() else self._kept.read_bans()
             self.daemon.replaced.reach(inherited_sockets())
             if self.web is not None:
-                # First: what fails behind the daemon's start fails behind its heartbeat, by which the process before
-                # would end.
+                # This comes first: a failure after the daemon's start would come after its heartbeat, by which the
+                # previous process would end.
                 await self.web.start(adopted.get(page_setting(self.daemon.config), ()), ready=False)
             await self.daemon.start(adopted, counted)
             if self.web is not None:
@@ -214,11 +215,11 @@ class Process:
             try:
                 if figures is not None:
                     await figures.exporter.close()
-            finally:  # whatever becomes of the figures: the daemon has claims to make, and a store to close
+            finally:  # whatever happens to the metrics, the daemon has claims to make and a store to close
                 await self._close_daemon()
 
     async def _take_over(self, pipe: BinaryIO) -> None:
-        """Wait until the process at the other end of `pipe` has given way; it may as well end this one."""
+        """Wait until the process at the other end of `pipe` has given way; it may also end this one."""
         with pipe:
             await _until_closed(pipe.fileno())
         self._kept.write_bans(self.daemon.export_counts())
@@ -254,7 +255,7 @@ class Process:
         return Figures(settings, self.daemon.get_status(callers=False)["identity"], collect)
 
     async def _drain_daemon(self) -> None:
-        """Drain, unless somebody is in a hurry."""
+        """Drain, unless a second signal ends it at once."""
         grace = self.daemon.config.drain if self._grace is None else self._grace
         within = "" if grace == LONGEST_GRACE else f" within {grace:g} s"
         log.info("draining: %s may finish%s", count_of(self.daemon.open_streams, "stream"), within)
@@ -283,8 +284,8 @@ class Process:
         return Left.from_status(self.daemon.get_status(callers=False), self.daemon.open_streams, self._until)
 
     def stop(self) -> None:
-        """Drain and end, as a signal says. The second time what is open is cut off; while it closes, that ends."""
-        if self._closing is not None:  # a chain or a database may keep it waiting
+        """Drain and end, as on a signal. The second call cuts off what is open, and a third ends closing."""
+        if self._closing is not None:  # a chain or a database may be keeping it waiting
             self._closing.cancel()
         if self._stop.is_set():
             self._hurry.set()
@@ -298,9 +299,9 @@ class Process:
         return {**self.daemon.get_status(), **({"before": before} if before else {})}
 
     async def _answer_ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
-        banned by this name, in `otherwise` by which other one it is, and in
-        `unkept` why the next start won't know of it."""
+        """Ban `caller` for `seconds` from now on: 0 lifts a ban, and without it the ban holds until it is lifted.
+        Answer whether the caller was banned under this name, in `otherwise` under which other name it is banned,
+        and in `unkept` why the ban won't survive a restart."""
         try:
             meant = values.one_caller(request.get("caller"))
             caller = str(meant)
@@ -318,7 +319,7 @@ class Process:
         try:
             await self.daemon.ban(caller, until)
             await self.daemon.replaced.ban(caller, until)
-        finally:  # where others can't be told, it holds here all the same
+        finally:  # if others can't be told, it still holds here
             async with self._upgrading:
                 if self._successor is not None:  # which may keep bans elsewhere
                     raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
@@ -327,7 +328,7 @@ class Process:
         if until or banned:
             words = f"{caller} is banned" if until else f"{caller} is banned no more"
             log.info("%s", words, extra={"fields": fields})
-        # What [state] has outlives a stop, too.
+        # What [state] stores survives a restart, too.
         unkept = unkept if self.daemon.config.state is None else None
         return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise, "unkept": unkept}
 
@@ -339,17 +340,17 @@ class Process:
 
     @contextlib.asynccontextmanager
     async def _begin_change(self) -> AsyncIterator[None]:
-        """While something changes nothing else does, and nothing at all at the end. Raises `AboutToEnd`."""
+        """Allow one change at a time, and none while this process is ending. Raise `AboutToEnd`."""
         async with self._changing:
             if self._stop.is_set():
                 raise AboutToEnd("this process finishes what is open and ends: it changes nothing any more")
             yield
 
     async def _answer_upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Start this program anew, with the sockets, and end when it serves. Without it, go on as before.
+        """Start this program again with the same sockets, and end once it serves. If it fails to, go on as before.
 
-        What is open here may take as long as it likes, unless the command says otherwise: `drain` of the file is for
-        an end after which nobody serves.
+        What is open here may take as long as it likes, unless the command says otherwise. `drain` of the file
+        applies to an end after which nobody serves.
         """
         grace = _grace_of(request)
         if grace is None:
@@ -368,7 +369,7 @@ class Process:
             return {"pid": successor.pid, "streams": self.daemon.open_streams}
 
     async def _start_successor(self) -> subprocess.Popen[bytes]:
-        """Return the process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
+        """Return the successor once it serves. Raise `UpgradeFailed` after it has been ended."""
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[page_setting(self.daemon.config)] = self.web.sockets
@@ -388,7 +389,7 @@ class Process:
             raise
         self._farewell = Farewell(mine, self._before, self._make_left)
         why = "the command was broken off"
-        with ready:  # closed last: that tells it that this process gives way
+        with ready:  # closed last, which tells the successor that this process gives way
             try:
                 why = await self._wait_serving(ready)
             finally:
@@ -406,14 +407,15 @@ class Process:
         return successor
 
     def _introduce_successor(self) -> list[socket.socket]:
-        """Return what it reaches this process by, and those before: peers that come back to them come to it."""
+        """Return sockets by which the successor reaches this process and previous ones, to which returning peers
+        may belong."""
         mine, theirs = socket.socketpair()
         self._successors.meet(mine)
         return [theirs, *self.daemon.replaced.introduce()]
 
     async def _wait_serving(self, ready: BinaryIO) -> str:
-        """Return "" if the new process says that it serves, in time, and before this one was told to end; else what
-        kept it."""
+        """Return "" if the new process reports in time that it serves, before this one was told to end; otherwise
+        the reason."""
         told = start_task(_read(ready.fileno()), name="dtpd-ready")
         stopped = start_task(self._stop.wait(), name="dtpd-stop")
         try:
@@ -454,7 +456,7 @@ class Process:
 
 
 async def _read(descriptor: int) -> bytes:
-    """Return the next byte of a pipe; none when it has ended."""
+    """Return the next byte of a pipe; b"" at its end."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)
@@ -466,10 +468,10 @@ async def _read(descriptor: int) -> bytes:
 
 
 async def _until_closed(descriptor: int) -> None:
-    """Wait until nobody can read any more what is written here."""
+    """Wait until nobody can read what is written here."""
     loop = asyncio.get_running_loop()
     closed = asyncio.Event()
-    loop.add_reader(descriptor, closed.set)  # told of errors, too, and of nothing else: it can't be read
+    loop.add_reader(descriptor, closed.set)  # only called for errors, since nothing can be read from it
     try:
         await closed.wait()
     finally:
@@ -478,7 +480,7 @@ async def _until_closed(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _system_refusing() -> Iterator[None]:
-    """Raise `UpgradeFailed` where the system gives no descriptor or no process, and say so in the log."""
+    """Raise `UpgradeFailed` where the system allows no more descriptors or processes, and log it."""
     try:
         yield
     except OSError as error:
@@ -488,7 +490,7 @@ def _system_refusing() -> Iterator[None]:
 
 
 def _grace_of(request: Mapping[str, Any]) -> float | None:
-    """Return `drain` of a request: seconds that what is open may take. Raises `BadGrace`."""
+    """Return `drain` of a request: seconds for open streams to finish. Raise `BadGrace`."""
     grace = request.get("drain")
     if grace is None:
         return None
@@ -498,6 +500,6 @@ def _grace_of(request: Mapping[str, Any]) -> float | None:
 
 
 def _raise_descriptors() -> None:
-    """Allow as many descriptors as the system lets us have without asking: a relay takes one."""
+    """Raise the limit of descriptors as far as this user may. Each relay takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,8 +1,10 @@
-"""Peers that come back to a process which an upgrade has replaced: their carriers go to where their connections are.
+"""Peers that return to a process that was replaced in an upgrade: their carriers are passed to where their
+connections are.
 
-The new process has the sockets, so a carrier that is to resume a connection of an old one comes to it. It asks those
-that still finish something whose connection that is, and gives the carrier away, as workers do among each other
-(`dtp.daemon.workers.handover`). What is said is numbers, text and bytes, so that another version understands it.
+The new process has the sockets, so a carrier that should resume a connection of an old process arrives there. The
+new one asks those that are still finishing whose connection it is, and passes the carrier on, as workers do among
+themselves (`dtp.daemon.workers.handover`). Messages consist of numbers, text and bytes, so that other versions
+understand them.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import Any, Protocol
 
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 
-#: Set for a process that takes over: descriptors over which it reaches those before it.
+#: Set for a successor: descriptors over which it reaches previous processes.
 REPLACED = "DTPD_REPLACED"
-#: Seconds within which one answers whether a connection is its own; it is behind the same kernel.
+#: Seconds for a process to answer whether it has a connection. It runs on the same machine.
 _PATIENCE = 2.0
 
 
@@ -26,26 +28,26 @@ class Holder(Protocol):
     """Has connections: a daemon of one process or of several."""
 
     async def has_connection(self, connection_id: bytes) -> bool:
-        """Return whether it is here, open or waiting to be resumed."""
+        """Return True if the connection is here, open or waiting to be resumed."""
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """Take a carrier of a connection that is here. The descriptors are this one's now."""
+        """Take a carrier of a connection that is here. The descriptors are owned by the holder now."""
 
     async def ban(self, caller: str, until: float) -> None:
-        """Keep a caller out until then, Unix time, and end its connections. Raises `StateError`."""
+        """Ban a caller until then (Unix time), and end its connections. Raise `StateError`."""
 
 
 class ReplacedProcesses:
-    """Those before this process that may still have connections. They are numbered from -1 down: workers have the
-    other numbers."""
+    """Previous processes that may still have connections. They are numbered from -1 downwards, since workers have
+    the other numbers."""
 
     def __init__(self, patience: float = _PATIENCE) -> None:
-        """`patience`: seconds within which one has to answer."""
+        """`patience` is the seconds that a process has to answer."""
         self._patience = patience
         self._channels: dict[int, WorkerChannel] = {}
 
     def reach(self, descriptors: Sequence[int]) -> None:
-        """Know those at the other ends of these sockets, until they end."""
+        """Connect to the processes at the other ends of these sockets, until they end."""
         for number, descriptor in enumerate(descriptors, 1):
             os.set_inheritable(descriptor, False)
             sock = socket.socket(fileno=descriptor)
@@ -55,7 +57,7 @@ class ReplacedProcesses:
         del self._channels[number]
 
     def introduce(self) -> list[socket.socket]:
-        """Return a new socket to each, for the process that takes the place of this one."""
+        """Return a new socket to each process, for the successor of this one."""
         found = []
         for channel in self._channels.values():
             mine, theirs = socket.socketpair()
@@ -65,7 +67,7 @@ class ReplacedProcesses:
         return found
 
     async def find_owner(self, connection_id: bytes) -> int | None:
-        """Return the number of the process that has this connection; None if there is none, or it doesn't answer."""
+        """Return the number of the process that has this connection; None if none has it, or it doesn't answer."""
         known = list(self._channels.items())
         answers = await asyncio.gather(
             *(self._ask_process(each, "has", connection=connection_id) for _, each in known)
@@ -75,22 +77,23 @@ class ReplacedProcesses:
         )
 
     async def ban(self, caller: str, until: float) -> None:
-        """Have a caller kept out there as well, whose streams may be open there yet."""
+        """Ban a caller there as well, since it may still have streams there."""
         known = list(self._channels.values())
         await asyncio.gather(*(self._ask_process(each, "ban", caller=caller, until=until) for each in known))
 
     def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
-        """Send a carrier there; the descriptors stay the caller's. One that has ended meanwhile takes nothing."""
+        """Send a carrier to a process; the descriptors stay the caller's. A process that has ended takes
+        nothing."""
         if (channel := self._channels.get(owner)) is not None:
             channel.send_message("carrier", descriptors, **fields)
 
     def note_opened(self, connection_id: bytes) -> None:
-        """Do nothing: those that were replaced need not know."""
+        """Do nothing: replaced processes need not know."""
 
     note_closed = note_opened
 
     async def _ask_process(self, channel: WorkerChannel, do: str, **fields: Any) -> object:
-        """Return the answer; None where there is none in time, or it can't be done."""
+        """Return the answer; None if there is none in time, or it failed."""
         try:
             async with asyncio.timeout(self._patience):
                 return await channel.send_request(do, **fields)
@@ -98,21 +101,21 @@ class ReplacedProcesses:
             return None
 
     def close(self) -> None:
-        """Reach nobody any more. Idempotent."""
+        """Disconnect from all. Idempotent."""
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
 
 
 class Successors:
-    """The processes that took the place of this one, each at a socket of its own: they ask, and send carriers."""
+    """The successors of this process, each at its own socket: they ask about connections, and send carriers."""
 
     def __init__(self, holder: Holder) -> None:
         self._holder = holder
         self._channels: set[WorkerChannel] = set()
 
     def meet(self, sock: socket.socket) -> None:
-        """Answer whoever is at the other end of `sock`, which is this one's now."""
+        """Answer the process at the other end of `sock`, which is owned by this object now."""
         channel = WorkerChannel(
             sock,
             {
@@ -126,13 +129,13 @@ class Successors:
         self._channels.add(channel)
 
     def close(self) -> None:
-        """Answer nobody any more. Idempotent."""
+        """Stop answering. Idempotent."""
         for channel in self._channels:
             channel.close()
         self._channels.clear()
 
 
 def inherited_sockets() -> list[int]:
-    """Return the descriptors over which processes before this one are reached; each is given once."""
+    """Return the descriptors over which previous processes are reached. Each is returned once."""
     told = os.environ.pop(REPLACED, "")
     return [int(one) for one in told.split()] if told.replace(" ", "").isdecimal() else []

@@ -17,24 +17,24 @@ from dtp.daemon.process.replaced import REPLACED
 from dtp.daemon.state.counted import COUNTED, Counted, file_of
 from dtp.errors import LocalError
 
-#: Why it does not serve, where it has ended by itself: the launcher knows how.
+#: Why it doesn't serve, if it has ended by itself: the launcher knows how.
 ENDED = "ended"
-#: Seconds until one that has closed its pipe is gone as well: at its end the two happen at once.
+#: Seconds for a process to end after it has closed its pipe: both happen at nearly the same time.
 GONE = 1.0
 
 
 class UpgradeFailed(LocalError):
-    """The process that was to take over didn't; the old one serves as before."""
+    """The process that should take over failed to; the old one serves as before."""
 
     code = "upgrade-failed"
 
 
 class Launcher:
-    """Starts it. `patience`: seconds until it has to serve."""
+    """Starts a successor. `patience` is the seconds until it has to serve."""
 
     def __init__(self, command: Sequence[str] | None = None, patience: float = 120.0) -> None:
-        """`command` is what is run, by default as this process was. The patience is that for workers to begin: on a
-        busy machine, or where a database is slow, one takes more than half a minute."""
+        """`command` is what to run, by default the command of this process. The patience is that of workers to
+        start: on a busy machine, or with a slow database, one takes more than half a minute."""
         self._command = list(command or sys.orig_argv)
         self.patience = patience
 
@@ -45,9 +45,9 @@ class Launcher:
         told: Mapping[int, int],
         reached: Sequence[int],
     ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-        """Return this program, started anew with copies of `socks`, of the descriptors in `told`, over which it
-        hears what is open here and in processes before, and of those over which it reaches these; and a pipe that
-        says when it serves, or ends.
+        """Start this program again. It gets copies of `socks`, of the descriptors in `told`, over which this and
+        previous processes report what they have open, and of those in `reached`, over which it reaches them. Return
+        the process, and a pipe that tells when it serves, or has ended.
 
         Raises `UpgradeFailed`.
         """
@@ -62,7 +62,7 @@ class Launcher:
             BEFORE: ends_text(told),
             REPLACED: " ".join(map(str, reached)),
         }
-        environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
+        environment.pop(systemd.WATCHED, None)  # it names this process, which will soon be another
         try:
             process = subprocess.Popen(
                 self._command, env=environment, pass_fds=(*numbers, write, file.fileno(), *told, *reached)
@@ -77,7 +77,7 @@ class Launcher:
 
 
 def end_process(process: subprocess.Popen[bytes], *, patience: float = 0.0) -> str:
-    """Return how a process that does not serve has ended within `patience` seconds; one that hasn't is killed."""
+    """Return how a process that doesn't serve has ended within `patience` seconds; kill it if it hasn't."""
     try:
         code = process.wait(patience)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,5 @@
-"""What systemd and its like want of a daemon: readiness told, sockets taken over (sd_notify(3), sd_listen_fds(3))."""
+"""The protocol of systemd and similar managers: reporting readiness, taking over sockets (sd_notify(3),
+sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ _FIRST_DESCRIPTOR = 3
 
 
 class ManagerAway(LocalError):
-    """The service manager can't be told, maybe for a moment: trying again may help, so it is not a `ConfigError`."""
+    """The service manager can't be reached. Trying again may help, so it is not a `ConfigError`."""
 
     code = "manager-away"
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, if there is one, such as `READY=1`. Raises `ManagerAway`."""
+    """Send lines such as `READY=1` to the service manager, if there is one. Raise `ManagerAway`."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -38,7 +39,8 @@ def notify(*lines: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Tell the same of one who serves already: a manager that is away for a moment doesn't change what is done."""
+    """Do the same for a daemon that already serves: a manager that can't be reached for a moment changes
+    nothing."""
     try:
         notify(*lines)
     except ManagerAway as error:
@@ -46,31 +48,31 @@ def tell(*lines: str) -> None:
 
 
 def reloading() -> None:
-    """Tell that a reload has begun; `tell("READY=1")` ends it."""
+    """Report that a reload has begun; `tell("READY=1")` reports its end."""
     tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
-#: The process that a watchdog is for, where it isn't for any.
+#: The process that a watchdog is for, if not for any process.
 WATCHED = "WATCHDOG_PID"
 
 
 def watchdog_interval() -> float | None:
-    """Return how often `WATCHDOG=1` is to be told, seconds: half of what the manager waits for; None if it
-    doesn't."""
+    """Return the seconds between two `WATCHDOG=1`, which is half of what the manager waits for; None without a
+    watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     wanted = microseconds.isdecimal() and os.environ.get(WATCHED, str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2e6 if wanted else None
 
 
 async def tell_alive(interval: float) -> None:
-    """Tell the watchdog every so many seconds that this process lives, until cancelled."""
+    """Tell the watchdog at this interval that the process is alive, until cancelled."""
     while True:
         tell("WATCHDOG=1")
         await asyncio.sleep(interval)
 
 
-#: Set for a process that takes over from one that is replaced: descriptors with the settings that they were opened
-#: for, and where to say that it is ready.
+#: Set for a successor: descriptors with the settings that they were opened for, and the descriptor on which to
+#: report readiness.
 SOCKETS, READY = "DTPD_SOCKETS", "DTPD_READY"
 
 
@@ -78,9 +80,9 @@ def listening_sockets() -> list[tuple[str, socket.socket]]:
     """Return the sockets that were opened for this process, by the service manager or by the process that it
     replaces.
 
-    With each the setting that it was opened for, in that process; "" for the manager's, which are told apart by where
-    they are bound. Children don't inherit them. `ConfigError` for a descriptor that is no such socket, and for what
-    a process of another version hands over in another way.
+    Each comes with the setting that it was opened for, or "" for sockets of the manager, which are told apart by
+    their addresses. Children don't inherit them. Raise `ConfigError` for a descriptor that isn't a listening
+    socket, and for sockets that another version hands over in another format.
     """
     told = os.environ.pop(SOCKETS, "[]")
     try:
@@ -112,14 +114,15 @@ def _adopt(descriptor: int) -> socket.socket:
 
 
 def replaces() -> bool:
-    """True if another process waits until this one is ready, to end then."""
+    """True if another process is waiting for this one to be ready, to end then."""
     return READY in os.environ
 
 
 def say_ready() -> BinaryIO | None:
-    """Tell the process that this one replaces, if there is one, that it may go.
+    """Tell the process that this one replaces, if there is one, that it may end.
 
-    Returns the pipe to it, whose other end it closes when it gives way, or is no more; yours to close.
+    Return the pipe to it, which the caller has to close. Its other end is closed when that process gives way or
+    dies.
     """
     descriptor = os.environ.pop(READY, "")
     if not descriptor:
