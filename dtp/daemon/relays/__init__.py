@@ -1,1 +1,1 @@
-"""Streams and sockets joined: services that are exposed, forwards, and what passes between."""
+"""Joins streams and sockets: services that are exposed, forwards, and what passes between them."""

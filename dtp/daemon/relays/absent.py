@@ -1,4 +1,4 @@
-"""Callers who are gone without a word: their sessions wait to be resumed, and make room where others need it."""
+"""Callers that vanished without a word: their sessions wait to be resumed, and make room where it is needed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two looks at them.
+#: Seconds between two checks of them.
 _LOOK = 0.5
 
 
 class Absent:
-    """Connections by who is there, in which service; those that nobody is at any more end before their time is over.
+    """The connections of each caller to each service. Those that nobody uses any more can be ended early.
 
-    A caller that died dials anew with another session, and what its last one has open would count against it for as
-    long as that can be resumed.
+    A caller that crashed dials again with a new session. What its old session has open would count against it for
+    as long as that one can be resumed.
     """
 
     def __init__(self, ledgers: Callable[[], Iterable[SessionLedger]], patience: float) -> None:
-        """`ledgers` gives those in which streams of the connections are; `patience` is for those without a carrier
-        while the daemon ends, seconds."""
+        """`ledgers` returns those that have the connections' streams. `patience` is the seconds that connections
+        may be without a carrier while the daemon ends."""
         self._ledgers, self._patience = ledgers, patience
         self._of: dict[tuple[PeerId, str], set[Connection]] = {}
         self._ending: asyncio.Task[None] | None = None
@@ -39,28 +39,28 @@ class Absent:
         self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
 
     def add_connection(self, connection: Connection) -> None:
-        """Know a connection, until `remove_connection`."""
+        """Add a connection, until `remove_connection`."""
         self._of.setdefault((connection.peer, connection.service), set()).add(connection)
 
     def remove_connection(self, connection: Connection) -> None:
-        """Forget a connection that is over."""
+        """Remove a connection that is over."""
         key = (connection.peer, connection.service)
         self._of[key].discard(connection)
         if not self._of[key]:
             del self._of[key]
 
     def has_others(self, connection: Connection) -> bool:
-        """True if the caller has further sessions with the service."""
+        """True if the caller has other sessions with the service."""
         return len(self._of.get((connection.peer, connection.service), ())) > 1
 
     async def make_room(self, connection: Connection) -> None:
-        """End those sessions of the caller with the service that nobody is at: those without a carrier, or without an
-        answer in `limits.dead` seconds. Returns when their streams are over."""
+        """End the caller's sessions with the service that are dead: those without a carrier, or without an answer
+        within `limits.dead` seconds. Return when their streams are over."""
         key = (connection.peer, connection.service)
         if key not in self._making:
             making = self._making[key] = start_task(self._make_room(key), name="dtpd-make-room")
             making.add_done_callback(lambda _: self._making.pop(key))
-        await asyncio.shield(self._making[key])  # several wait for it
+        await asyncio.shield(self._making[key])  # several may wait for it
 
     async def _make_room(self, key: tuple[PeerId, str]) -> None:
         asked = list(self._of.get(key, ()))
@@ -72,17 +72,17 @@ class Absent:
             await ledger.wait_without(gone)
 
     def keep_all(self) -> None:
-        """Never begin to end them: another process has the place of this one, and sends who comes back on to it."""
+        """Stop ending sessions: another process has taken over, and passes returning peers on to this one."""
         self._keeps_all = True
 
     def start_ending(self, more: Callable[[], Collection[Connection]]) -> None:
-        """End, until `stop_ending`, all connections that are without a carrier for too long, also those that
-        `more` gives."""
+        """End all connections that are without a carrier for too long, including those that `more` returns, until
+        `stop_ending`."""
         if not self._keeps_all:
             self._ending = start_task(self._end_absent(more), name="dtpd-absent")
 
     def stop_ending(self) -> None:
-        """Keep those that are away as long as they may be resumed. Idempotent."""
+        """Keep absent connections for as long as they can be resumed. Idempotent."""
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
@@ -114,7 +114,7 @@ class Absent:
 
 
 async def _is_there(connection: Connection) -> bool:
-    """True if the peer answers, or the connection is over already."""
+    """True if the peer answers, or the connection is already over."""
     if not connection.source:
         return connection.closed
     slow = connection.patience > connection.limits.handshake

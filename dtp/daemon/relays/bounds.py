@@ -1,4 +1,5 @@
-"""What one stream may have, in bytes and in time: what is counted or bounded is held back by it, and ended."""
+"""The bounds of one stream in bytes and time: data that is counted or limited is held back, and the stream
+ended."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ from dtp.daemon.reasons import Reason
 from dtp.net.splices import SpliceCounts
 from dtp.net.stream import Stream
 
-#: How often within its bound an idle stream is looked at.
+#: How often within its bound an idle stream is checked.
 _LOOKS = 4
 
-#: Told of bytes that came from either side: the seconds until the next ones are wanted, or why the stream must end.
+#: Called with the number of bytes from either side; returns the seconds until the next bytes are wanted, or why the
+#: stream must end.
 Meter = Callable[[int], "float | Reason"]
 
 
 class StreamBounds:
-    """Counts what moves, gives credit when the meter wants it, and ends a stream that may have no more."""
+    """Counts what moves, gives credit when the meter allows it, and ends a stream that has reached a bound."""
 
     __slots__ = (
         "_abort",
@@ -46,10 +48,10 @@ class StreamBounds:
         """`counts` say what has moved; `abort` ends both sides, and calls `close`."""
         self._loop, self._stream, self._counts, self._abort = loop, stream, counts, abort
         self._meter, self._data_left = meter, bounds.data
-        #: True while the meter wants the next bytes of the socket later.
+        #: True while the meter doesn't want the socket's next bytes yet.
         self.held = False
-        self._held_until = 0.0  # what it wants later, of both directions, comes by then
-        self._owed = 0  # of what the socket has, credit that the meter wants to be given later
+        self._held_until = 0.0  # by then all that it wants later has come, in both directions
+        self._owed = 0  # credit for bytes that the socket has, which the meter wants to give later
         self._looked = (0, -1)
         self._timers: set[asyncio.TimerHandle] | None = set()  # None once closed
         if bounds.time is not None:
@@ -59,12 +61,12 @@ class StreamBounds:
 
     @property
     def counts_bytes(self) -> bool:
-        """True if each byte is to be told of before the next ones pass."""
+        """True if every byte has to be counted before the next ones pass."""
         return self._meter is not None or self._data_left is not None
 
     def may_pass(self, size: int) -> bool:
-        """True if bytes may go on, which count once they have. False ends the stream: nothing passes a quota that was
-        used up by another stream, nor more than a limit of this one."""
+        """Return True if bytes may go on, which are counted once they have. False ends the stream: nothing passes
+        once another stream has used up the quota, nor beyond a limit of this one."""
         if self._data_left is not None and size > self._data_left:
             self._abort(Reason.SIZE)
         elif self._meter is not None and isinstance(verdict := self._meter(0), Reason):
@@ -72,8 +74,8 @@ class StreamBounds:
         return self._timers is not None
 
     def give_credit(self, size: int) -> None:
-        """Count bytes that the socket has got, and let the other side send as much more: at once, or after as long as
-        the meter says."""
+        """Count bytes that the socket has received, and let the other side send as many more, at once or after the
+        delay that the meter gives."""
         delay = self._count_moved(size)
         if delay:
             self._owed += size
@@ -82,18 +84,18 @@ class StreamBounds:
             self._stream.consumed(size)
 
     def _pay_credit(self, size: int) -> None:
-        """Give credit whose time has come; nothing is owed any more where the socket takes no more."""
+        """Give credit that is due now. Nothing is owed any more where the socket accepts nothing."""
         if self._owed:
             self._owed -= size
             self._stream.consumed(size)
 
     def take_owed(self) -> int:
-        """Return the credit that was to be given later, which is given now instead."""
+        """Return the credit that was to be given later, and give it now."""
         owed, self._owed = self._owed, 0
         return owed
 
     def hold_reading(self, size: int, resume: Callable[[], object]) -> bool:
-        """Count bytes that the socket has sent; True if the next ones are wanted later: then `resume` is called."""
+        """Count bytes from the socket. Return True if the next ones are wanted later, when `resume` is called."""
         delay = self._count_moved(size)
         if delay:
             self.held = True
@@ -105,7 +107,7 @@ class StreamBounds:
         resume()
 
     def _count_moved(self, size: int) -> float:
-        """Count bytes; return the seconds to wait for the next ones. End the stream where there may be no more."""
+        """Count bytes; return the seconds to wait for the next ones. End the stream at a bound."""
         if self._data_left is not None:
             self._data_left -= size
             if self._data_left < 0:
@@ -122,10 +124,10 @@ class StreamBounds:
         return 0.0 if self._timers is None else verdict
 
     def _check_idle(self, idle: float) -> None:
-        """End an idle stream unless a byte has moved since it was looked at first."""
+        """End an idle stream unless a byte has moved since the first check."""
         moved = self._counts.sent + self._counts.received
         looks = self._looked[0] + 1 if self._looked[1] == moved else 0
-        # While it is us who hold the bytes back, neither side is silent.
+        # While we are holding bytes back, neither side counts as silent.
         self._looked = (0, -1) if self._loop.time() < self._held_until else (looks, moved)
         if self._looked[0] >= _LOOKS:
             self._abort(Reason.IDLE)
@@ -144,7 +146,7 @@ class StreamBounds:
         timers.add(timer)
 
     def close(self) -> None:
-        """Wait for nothing more."""
+        """Cancel all timers."""
         for timer in self._timers or ():
             timer.cancel()
         self._timers = None

@@ -1,6 +1,6 @@
-"""Where callers come in: who gets a connection, and what the operator hears of who doesn't.
+"""Admits callers: who gets a connection, and what the operator learns about those who don't.
 
-Who is refused at a service is counted in its `denials`, as are its streams; the others, in `Door.refused`.
+Callers and streams refused at a service are counted in its `denials`, all others in `Door.refused`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from dtp.session.codes import CloseCode, CloseDetail, HandshakeError, Refuse
 
 log = logging.getLogger("dtpd")
 
-#: Why somebody was refused who came to no service of this daemon.
+#: Why somebody was refused who didn't get as far as a service.
 UNKNOWN_SERVICE, HALF_OPEN, HANDSHAKE = "unknown-service", "half-open", "handshake"
-#: What is said to whoever is kept out by hand.
+#: The answer to callers whom the operator has banned.
 BANNED = Denial("ban", Reason.DENIED, "banned by the operator")
-#: What is said to another node before this one has begun, or when it has left.
+#: The answer to another node before this one is open, or after it has left.
 NOT_YET = Denial("node", Reason.DRAINING, "the node isn't open now")
-#: Codes of who has the right to come in, and no channel to pay by.
+#: Close codes for callers who are allowed, but have no channel to pay from.
 _UNPAID = (CloseCode.PAYMENT, CloseCode.TICKET)
 
 
 def refuse(denial: Denial) -> Refuse:
-    """Return how the caller hears of it."""
+    """Return the refusal that the caller is told."""
     return Refuse(TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason)
 
 
 def by_chain(refusal: Refuse) -> Denial:
-    """Return that the host's firewall or what has to be paid keeps somebody out, with what only the operator is to
-    hear."""
+    """Return a denial by the host's firewall or for lack of payment, with details for the operator only."""
     why, cause = refusal.reason, str(refusal.__cause__ or "")
     if cause and cause != why:
         why = f"{why} ({cause})"
@@ -50,7 +49,7 @@ def by_chain(refusal: Refuse) -> Denial:
 
 
 class Door:
-    """Lets connections in, or refuses them."""
+    """Admits connections, or refuses them."""
 
     def __init__(
         self,
@@ -61,41 +60,41 @@ class Door:
         member: Member,
         clock: Clock = moment,
     ) -> None:
-        """`find` gives a service by its name; `shut` says why nobody is let in now, if so."""
+        """`find` returns a service by its name; `shut` returns why nobody is admitted now, or None."""
         self._member = member
-        #: The rules that hold for all services together.
+        #: The rules that apply to all services together.
         self.everywhere = PolicyChain(())
         self._find, self._shut = find, shut
         self._bans, self._side, self._clock = bans, side, clock
-        #: By reason: connections that came to no service.
+        #: Connections that got to no service, by reason.
         self.refused = Counter({UNKNOWN_SERVICE: 0, HALF_OPEN: 0, HANDSHAKE: 0})
         self._denial_log = {
             reason: RateLimitedLog(log, reason, clock=lambda: clock().steady) for reason in self.refused
         }
 
     def admit_request(self, request: Request) -> Awaitable[object] | None:
-        """Let the connection in, now or once the returned is awaited. Raises `Refuse`."""
+        """Admit a connection, either now or when the returned awaitable is done. Raise `Refuse`."""
         caller = Caller(request.peer, request.peer.sui_address, request.source)
         exposed = self._find(request.service)
         if exposed is None and request.again:
-            return None  # it was taken out of the configuration, and what is under way ends by itself
+            return None  # its service was removed by a reload, and what is under way ends by itself
         if exposed is None and request.service == NODE_SERVICE and self._member.is_node:
             self._admit_node(request, caller)
             return None
         if exposed is None:
             self._no_service(caller, request.service)
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
-        # Closing is not a service: no rule keeps anybody from it.
+        # Closing a channel isn't a service: no rule prevents it.
         if self._side.is_to_close(request, exposed.config):
             return self._ask_chain(request, caller, exposed)
-        # Whoever was let in before may go on while nobody new is.
+        # Callers who were admitted before may resume while nobody new is admitted.
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:
             exposed.log.log_denial(denial, caller)
             raise refuse(denial)
         exposed.admit_caller(caller)
         if request.again:
-            return None  # by the chain it is looked at now and then, with all who are here
+            return None  # the chain's lists are checked regularly, for all callers
         if request.ticket and exposed.config.price is None:
             exposed.log.log_denial(Denial("price", Reason.UNPAID, FREE), caller)
             raise Refuse(CloseCode.PAYMENT, FREE, detail=CloseDetail.SERVICE_FREE)
@@ -113,7 +112,7 @@ class Door:
             raise refuse(denial)
 
     def ban_of(self, caller: Caller) -> Denial | None:
-        """Return that it is kept out by hand; None where it isn't."""
+        """Return the denial for a caller whom the operator has banned; None for others."""
         return BANNED if self._bans.is_banned(caller, self._clock().unix) else None
 
     async def _ask_chain(self, request: Request, caller: Caller, exposed: Exposed) -> object:
@@ -124,7 +123,7 @@ class Door:
             raise
 
     def note_denial(self, caller: Caller, service: str, denial: Denial) -> None:
-        """Note that somebody who was let in is refused after all, and had no stream yet."""
+        """Note that an admitted caller, who had no stream yet, is refused after all."""
         exposed = self._find(service)
         if exposed is None:
             self._no_service(caller, service)
@@ -142,13 +141,14 @@ class Door:
             )
 
     def note_failed(self, source: str, error: Exception) -> None:
-        """Note a carrier that came to nothing (`listen(on_failed=...)`). Who broke off was refused nothing."""
+        """Note that a carrier's handshake failed (`listen(on_failed=...)`). A peer that broke off wasn't
+        refused."""
         if not isinstance(error, Crowded | HandshakeError):
             log.debug("handshake with %s: %s", source, error)
             return
         reason = HALF_OPEN if isinstance(error, Crowded) else HANDSHAKE
         self.refused[reason] += 1
         if self._denial_log[reason].may_log(source):
-            # Nobody has proven who it is: strangers must not push out what is shown of others.
+            # Nobody has proven an identity here: strangers must not push out what is shown about others.
             fields = {"event": "refused", "source": source, "reason": reason, "why": str(error)}
             log.info("somebody from %s refused by %s: %s", source, reason, error, extra={"fields": fields})

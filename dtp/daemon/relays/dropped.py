@@ -1,4 +1,4 @@
-"""Datagrams that were dropped: counted by why, and told in the log now and then."""
+"""Counts dropped datagrams by reason, and logs them from time to time."""
 
 from __future__ import annotations
 
@@ -17,48 +17,50 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two lines of a service or a forward; each has the sums since the one before.
+#: Seconds between two log lines of a service or forward. Each has the sums since the last one.
 EVERY = 10.0
-#: A burst is told in one line: this many seconds behind its first datagram.
+#: A burst is logged in one line, this many seconds after its first datagram.
 _BURST = 1.0
 
-#: What Linux counts for a socket (sock_diag(7), SO_MEMINFO): nine numbers, the last one what it had no room for.
+#: Linux's counters for a socket (sock_diag(7), SO_MEMINFO): nine numbers, the last of which counts drops for lack
+#: of room.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
-#: Where Linux counts that for all sockets of this machine (proc_net(5)): place, inode and the count are these fields.
+#: Where Linux lists these counts for all sockets of the machine (proc_net(5)). The fields are address, inode and
+#: count.
 _TABLES: Final = ("/proc/net/udp", "/proc/net/udp6")
 _PLACE, _INODE, _COUNT = 1, 9, 12
-#: Seconds behind a datagram until it is looked whether backends have read.
+#: Seconds after a datagram until it is checked whether backends have read.
 _LOOK: Final = 1.0
 
 
 class Drop(StrEnum):
-    """Why a datagram went no further."""
+    """Why a datagram was dropped."""
 
-    #: More than the peer takes in one.
+    #: Larger than the peer accepts.
     TOO_LARGE = "too-large"
-    #: A rule: over the bandwidth, or the one with which a session was over its quota or its limits.
+    #: A rule: it exceeded the bandwidth, or its session a quota or limit.
     RULE = "rule"
-    #: Its session could not be had, was not there yet with many waiting already, or is over.
+    #: Its session couldn't be opened, was still opening with many datagrams waiting, or is over.
     NO_SESSION = "no-session"
-    #: The connection had no room: its carrier is slow or away, or this process was busy.
+    #: The connection had no room: its carrier is slow or lost, or this process was busy.
     CONNECTION_FULL = "connection-full"
-    #: The kernel had no room, for what this process should have read or for what it sent.
+    #: The kernel had no room, for data that this process should have read or has sent.
     SOCKET_FULL = "socket-full"
-    #: The kernel had no room for it at the backend's socket, which doesn't read, or too slowly.
+    #: The kernel had no room at the backend's socket, since the backend reads too slowly or not at all.
     BACKEND_FULL = "backend-full"
-    #: The kernel says that nobody is there, or no way leads there.
+    #: The kernel reports that nobody listens there, or that there is no route.
     UNREACHABLE = "unreachable"
 
 
 class Dropped:
-    """The counts of a service or of a forward. Each burst is a line of the log, every `EVERY` seconds at most."""
+    """The counts of a service or a forward. Each burst is one log line, at most every `EVERY` seconds."""
 
-    #: Those that have something to tell yet.
+    #: Those with something left to log.
     _telling_yet: ClassVar[set[Dropped]] = set()
 
     def __init__(self, name: str) -> None:
-        """`name`, of the service or the forward, is in front of the line."""
+        """`name`, of the service or the forward, begins the line."""
         self.counts: Counter[str] = Counter()
         self._name = name
         self._told: Counter[str] = Counter()
@@ -66,7 +68,7 @@ class Dropped:
         self._next = 0.0
 
     def add_dropped(self, why: Drop, count: int = 1) -> None:
-        """Count so many datagrams; none where `count` is 0."""
+        """Count this many datagrams; does nothing for 0."""
         if not count:
             return
         self.counts[why.value] += count
@@ -77,7 +79,7 @@ class Dropped:
 
     @classmethod
     def tell_all(cls) -> None:
-        """Tell now what there is to tell: this process ends, and with it the counts."""
+        """Log at once what is left, since this process ends, and its counts with it."""
         loop = asyncio.get_running_loop()
         for each in list(cls._telling_yet):
             each._log_burst(loop)
@@ -98,18 +100,18 @@ class Dropped:
 
 
 class KernelDrops:
-    """What the kernel dropped since a socket's buffer was full. Linux counts that, others don't say."""
+    """What the kernel dropped because a socket's buffer was full. Only Linux reports that."""
 
     def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
-        """Count from now on: the process that was replaced has counted what was dropped before it closed its copy.
+        """Count from now on. A process that was replaced has counted what was dropped before it closed its copy.
 
-        Of the moment in which both have the socket both count.
+        While both processes have the socket, both count.
         """
         self._sock, self._dropped = sock, dropped
         self._seen = self._read_count()
 
     def count_new(self) -> None:
-        """Count what is new."""
+        """Count what was dropped since the last call."""
         now = self._read_count()
         self._dropped.add_dropped(Drop.SOCKET_FULL, (now - self._seen) % 2**32)
         self._seen = now
@@ -125,19 +127,19 @@ class KernelDrops:
 
 
 class BackendDrops:
-    """What the kernel dropped since the buffer of a backend on this machine was full, whoever had sent it. Linux
-    tells that of all sockets, others don't say."""
+    """What the kernel dropped because the buffer of a local backend was full, whoever sent it. Only Linux reports
+    that of all sockets."""
 
     def __init__(self, place: LocalPlace, dropped: Dropped) -> None:
-        """Count from now on, of what listens at `place`, an address of loopback."""
+        """Count from now on for what listens at `place`, a loopback address."""
         self._dropped = dropped
         self._names = _names_in_tables(place)
-        #: By inode: a backend that begins anew counts from 0.
+        #: By inode, since a backend that restarts counts from 0 again.
         self._seen = self._read_counts()
         self._looking: asyncio.TimerHandle | None = None
 
     def look_soon(self) -> None:
-        """Look in a second; until then this does nothing more."""
+        """Check in a second; until then further calls do nothing."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_for_drops)
 
@@ -145,9 +147,9 @@ class BackendDrops:
         start_task(self.count_new(), name="dtpd-backend-drops")
 
     async def count_new(self) -> None:
-        """Count what is new."""
+        """Count what was dropped since the last call."""
         self._looking = None
-        now = await asyncio.to_thread(self._read_counts)  # a line for each socket of the machine
+        now = await asyncio.to_thread(self._read_counts)  # a line for each socket
         new = sum(max(0, count - self._seen.get(inode, 0)) for inode, count in now.items())
         self._seen = now
         self._dropped.add_dropped(Drop.BACKEND_FULL, new)
@@ -161,14 +163,14 @@ class BackendDrops:
                         fields = line.split()
                         if fields[_PLACE] in self._names:
                             found[fields[_INODE]] = int(fields[_COUNT])
-            except (OSError, ValueError, IndexError):  # not on Linux, or not told here
+            except (OSError, ValueError, IndexError):  # not on Linux, or not reported here
                 continue
         return found
 
 
 def _names_in_tables(place: LocalPlace) -> frozenset[str]:
-    """Return how the kernel's tables spell the sockets that get what is sent to `place`: its own, and those of all
-    addresses."""
+    """Return the addresses in the kernel's tables of sockets that receive what is sent to `place`: its own, and the
+    wildcard addresses."""
     address = ipaddress.ip_address("127.0.0.1" if place.host == "localhost" else place.host)
     spelled = [address.packed, bytes(len(address.packed)), bytes(16)]
     if address.version == 4:

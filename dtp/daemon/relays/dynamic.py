@@ -1,7 +1,7 @@
-"""Places where a program says itself which service it wants: SOCKS5 (RFC 1928) and HTTP CONNECT (RFC 9110).
+"""Forwards where the program names the service itself, by SOCKS5 (RFC 1928) or HTTP CONNECT (RFC 9110).
 
-The name it asks for is `SERVICE.PEER`, with an identity or a name of the peer table: `api.dtp1...`, `api.alice.dtp`.
-Ports mean nothing here. No IO: bytes in, bytes and a verdict out.
+The host name is `SERVICE.PEER`, where PEER is an identity or a name of the peer table: `api.dtp1...`,
+`api.alice.dtp`. Ports are ignored. No IO: bytes in, bytes and a verdict out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import h11
 from dtp.daemon.reasons import Reason
 from dtp.net.address import Address, AddressError
 
-#: More than any head of CONNECT needs. What SOCKS5 says ends by itself, within 600 bytes.
+#: More than any CONNECT request needs. A SOCKS5 greeting ends by itself within 600 bytes.
 _MOST = 16 * 1024
 _SOCKS_VERSION, _NO_AUTHENTICATION, _NONE_ACCEPTABLE = 5, 0x00, 0xFF
 _CONNECT, _DOMAIN = 1, 3
@@ -36,7 +36,7 @@ class SocksReply(Enum):
 
 
 class Rejected(Exception):
-    """The program asked for what can't be had; `answer` is what it is told."""
+    """The program asked for something that isn't available; `answer` is what to send it."""
 
     def __init__(self, why: str, answer: bytes) -> None:
         super().__init__(why)
@@ -44,25 +44,25 @@ class Rejected(Exception):
 
 
 def address_of(host: str) -> Address:
-    """Return the address that a host name stands for. Raises `AddressError`."""
+    """Return the address that a host name stands for. Raise `AddressError`."""
     name = host.removesuffix(".").lower()
     service, dot, peer = name.removesuffix(_SUFFIX).rpartition(".")
     if not dot or not (peer.startswith("dtp1") or name.endswith(_SUFFIX)):
         raise AddressError(f"{host!r} is not a service; ask for api.dtp1... or api.alice.dtp")
-    # A name names a service, and has no options of an address.
+    # A host name only names a service, so the options of an address are escaped.
     return Address.parse(f"dtp://{peer}/{quote(service, safe='%/')}")
 
 
 @dataclass
 class Greeting:
-    """What a program says first. `answer` waits to be sent; `rest` are bytes for the service behind the greeting."""
+    """What a program sends first. `answer` has to be sent; `rest` are bytes after the greeting, for the service."""
 
     answer: bytes = b""
     rest: bytes = b""
     _data: bytearray = field(default_factory=bytearray)
 
     def receive_data(self, data: bytes) -> Address | None:
-        """Take bytes; return the address once it is known. Raises `Rejected`."""
+        """Process bytes; return the address once it is known. Raise `Rejected`."""
         self._data += data
         return self._parse_step()
 
@@ -70,15 +70,15 @@ class Greeting:
         raise NotImplementedError
 
     def success_reply(self) -> bytes:
-        """Return what the program is told when it is connected."""
+        """Return the reply for a program that was connected."""
         raise NotImplementedError
 
     def failure_reply(self, reason: Reason) -> bytes:
-        """Return what it is told when it can't be."""
+        """Return the reply for a program that couldn't be connected."""
         raise NotImplementedError
 
     def full_reply(self) -> bytes:
-        """Return what it is told, before it says anything, when there is no room for it."""
+        """Return the reply for a program that there is no room for, sent before it says anything."""
         raise NotImplementedError
 
 
@@ -121,7 +121,7 @@ class Socks5(Greeting):
 
     @staticmethod
     def _make_reply(reply: SocksReply) -> bytes:
-        # The bound address is not told: 0.0.0.0, port 0.
+        # The bound address isn't told: 0.0.0.0, port 0.
         return struct.pack("!BBBB4sH", _SOCKS_VERSION, reply.value, 0, 1, bytes(4), 0)
 
     def success_reply(self) -> bytes:
@@ -132,7 +132,7 @@ class Socks5(Greeting):
         return self._make_reply(SocksReply.NOT_ALLOWED if refused else SocksReply.HOST_UNREACHABLE)
 
     def full_reply(self) -> bytes:
-        return bytes([_SOCKS_VERSION, _NONE_ACCEPTABLE])  # there is no other word so early
+        return bytes([_SOCKS_VERSION, _NONE_ACCEPTABLE])  # SOCKS5 has no other reply at this point
 
 
 class HttpConnect(Greeting):
@@ -153,7 +153,7 @@ class HttpConnect(Greeting):
         if not isinstance(event, h11.Request) or event.method != b"CONNECT":
             raise Rejected("only CONNECT is known", self._make_answer(405))
         host = event.target.decode("ascii", "replace").rpartition(":")[0]
-        self._http.next_event()  # the end of the request; what follows is the service's
+        self._http.next_event()  # the end of the request; the rest is for the service
         self.rest = self._http.trailing_data[0]
         try:
             return address_of(host)
@@ -174,7 +174,7 @@ class HttpConnect(Greeting):
         return self._make_answer(503)
 
 
-#: `mode` of a forward -> what a program says first; None where it says nothing.
+#: What a program sends first, by the forward's `mode`; None where it sends nothing.
 GREETINGS: dict[str, Callable[[], Greeting] | None] = {
     "direct": None,
     "socks5": Socks5,

@@ -1,4 +1,4 @@
-"""The server end of a service: a caller's stream, past the policies, to a backend."""
+"""The server side of a service: a caller's stream passes the policies and is joined with a backend."""
 
 from __future__ import annotations
 
@@ -59,21 +59,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Kinds of services whose requests are counted by their answers.
+#: Kinds of services whose requests are counted when they are answered.
 _ANSWERED = ("http", "json-rpc", "websocket")
 
 
 def _short(error: NoDescriptors) -> Denial:
-    """Return that the want is ours, not the backend's: it stays up, and another one could be reached no better."""
+    """Return a denial for a lack of descriptors. It is ours, not the backend's fault, so the backend stays up and
+    no other is tried."""
     return Denial("descriptors", Reason.NO_DESCRIPTORS, str(error))
 
 
-#: A session of what a service speaks, of a stream that was let in.
+#: Makes a session that speaks the service's protocol, for an admitted stream.
 _MakeConversation = Callable[["Exposed", Caller, Stream, "Bounds"], "Conversation"]
 
 
 def _conversation_of(kind: str) -> _MakeConversation | None:
-    """Return what speaks the protocol of a kind of service; None where bytes are passed on as they are."""
+    """Return what makes sessions for a kind of service; None where bytes are passed on as they are."""
     if kind == "grpc":
         from dtp.daemon.http.grpc_session import GrpcSession
 
@@ -90,7 +91,7 @@ def _conversation_of(kind: str) -> _MakeConversation | None:
 
 
 class Exposed:
-    """A service that is exposed. After a reload another one has its place, and this one finishes what it has."""
+    """A service that is exposed. After a reload another one takes its place, and this one finishes what is open."""
 
     def __init__(
         self,
@@ -108,36 +109,37 @@ class Exposed:
         self.backends = ServiceBackends(config, dialer, self.with_logins, patience.flush)
         self.log = ServiceLog(config.service, clock)
         self.ledger = SessionLedger()
-        #: Of a service whose requests are understood.
+        #: For services whose requests are parsed.
         self.requests = Requests()
-        #: Of them those that couldn't be understood.
+        #: Counts requests that couldn't be parsed.
         self.malformed = MalformedRequests()
-        #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
+        #: Admitted streams that aren't over: those in the ledger, and those that wait for a backend.
         self.active = 0
-        #: Datagrams of a service of UDP.
+        #: Dropped datagrams of a UDP service.
         self.dropped = Dropped(config.service)
         self._full: dict[LocalPlace, BackendDrops] = {}
         self._opening: set[asyncio.Task[None]] = set()
-        #: Of a service of kind relay, once somebody has come.
+        #: For a service of kind relay, once somebody has connected.
         self._relays: RelayService | None = None
-        #: Of a service of kind mailbox, login, tips or broadcast.
+        #: For services of kind mailbox, login, tips or broadcast.
         self.answering: Answering | None = None
-        #: Says who is logged in, where callers have to be.
+        #: Tells who is logged in, where callers have to be.
         self.find_login: FindLogin = find_nobody
-        #: Loaded now, not with the first stream, for which all others would wait.
+        #: Loaded now rather than with the first stream, for which all others would have to wait.
         self._conversation = _conversation_of(config.kind)
-        #: Ends what a caller has left behind, where there is no room for it otherwise.
+        #: Ends dead sessions of a caller when there is no room for a new one otherwise.
         self.absent: Absent | None = None
-        #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.
+        #: Charges for requests that are paid one by one; returns "" or why they weren't paid. None where nothing is
+        #: paid.
         self.charge: Callable[[Connection, int], Awaitable[str]] | None = None
 
     @property
     def denials(self) -> Counter[str]:
-        """How often callers were refused, by the policy's name."""
+        """How often callers were refused, by the name of the policy."""
         return self.log.denials
 
     async def wait_empty(self) -> None:
-        """Wait until no stream is open, nor waits for a backend."""
+        """Wait until no stream is open or waiting for a backend."""
         await self.ledger.wait_empty(self._opening)
 
     def abort_streams(self, reason: Reason) -> None:
@@ -148,7 +150,7 @@ class Exposed:
         self.ledger.abort_sessions(reason)
 
     def get_status(self, now: float) -> dict[str, Any]:
-        """Return how it stands, for `Daemon.get_status`, by the steady clock."""
+        """Return the status for `Daemon.get_status`; `now` is by the monotonic clock."""
         return {
             "service": self.config.service,
             "kind": self.config.kind,
@@ -183,7 +185,7 @@ class Exposed:
     # ---- a caller comes -----------------------------------------------------------------------------------
 
     def admit_caller(self, caller: Caller) -> None:
-        """Let a connection in, or raise `Refuse`."""
+        """Admit a connection, or raise `Refuse`."""
         denial = self.chain.ask_policies(Arrive(caller), self._clock())
         if denial is not None:
             self.log.log_denial(denial, caller)
@@ -192,14 +194,14 @@ class Exposed:
             )
 
     def with_logins(self, caller: Caller) -> Caller:
-        """Return a caller with what it is logged in to now, where the service asks for that."""
+        """Return the caller with its current login, where the service requires one."""
         if self.config.rules.login is None:
             return caller
         found = self.find_login(caller.peer.key, self._clock().unix)
         return caller if found is None else replace(caller, login=found)
 
     def take_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
-        """Serve a stream that the caller has opened."""
+        """Serve a stream that a caller has opened."""
         self.ledger.streams += 1
         opened = Open(caller)
         denial = self._may_open(opened)
@@ -215,7 +217,7 @@ class Exposed:
             self._deny_stream(denial, caller, stream)
 
     async def _take_in_room(self, absent: Absent, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Ask once more when what its caller has left behind, without being there, has ended."""
+        """Ask the policies again after the caller's dead sessions have been ended."""
         await absent.make_room(stream.connection)
         if (denial := self._may_open(opened)) is None:
             self._let_in(caller, stream, opened)
@@ -223,7 +225,7 @@ class Exposed:
             self._deny_stream(denial, caller, stream)
 
     def _may_open(self, opened: Open) -> Denial | None:
-        """Return why a stream may not be; without a denial it counts as open."""
+        """Return why a stream isn't allowed; without a denial it counts as open."""
         now = self._clock()
         denial = self.chain.ask_policies(opened, now)
         whole = self.config.kind in ("tcp", "udp", *OWN)  # the stream is the request
@@ -256,9 +258,9 @@ class Exposed:
             self._go_on(caller, stream, self._run_conversation(caller, stream, opened))
 
     def take_over(self, session: Conversation, caller: Caller) -> Bounds:
-        """Serve a session from now on in the place of what has served it; return the bounds that it has here.
+        """Serve a session from now on in place of the previous service; return its bounds here.
 
-        It is open, so that a lower limit doesn't end it; but it does end if its caller isn't let in any more.
+        Since it is open already, a lower limit doesn't end it, but it ends if its caller isn't admitted any more.
         """
         session.exposed.ledger.leave_session(session)
         session.exposed._end_stream(caller)
@@ -275,8 +277,9 @@ class Exposed:
         return self.chain.stream_bounds(opened)
 
     async def _begin_delayed(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
-        while delay := self.compute_delay(caller, 0):  # noqa: ASYNC110 - time alone passes
+        """Begin once the byte rate allows it. The first window of each stream passes unchecked, so that many
+        streams would multiply the rate."""
+        while delay := self.compute_delay(caller, 0):  # noqa: ASYNC110 - only time has to pass
             await asyncio.sleep(delay)
         self._begin_stream(caller, stream, opened)
 
@@ -286,11 +289,11 @@ class Exposed:
     def _take_up(
         self, stream: Stream, serving: Coroutine[None, None, None], given_up: Callable[[], object]
     ) -> None:
-        """Have a task serve a stream; `given_up` is called where that is cancelled."""
+        """Serve a stream in a task; `given_up` is called if that is cancelled."""
 
         def done(task: asyncio.Task[None]) -> None:
             self._opening.discard(task)
-            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+            if task.cancelled():  # it may be cancelled before its first step, so it can't do this itself
                 stream.reset(Reason.DRAINING)
                 given_up()
 
@@ -299,7 +302,7 @@ class Exposed:
         task.add_done_callback(done)
 
     def refuse_stream(self, caller: Caller, stream: Stream, denial: Denial) -> None:
-        """Refuse a stream for what is not a rule's affair."""
+        """Refuse a stream for a reason that isn't a rule."""
         self.ledger.streams += 1
         self._deny_stream(denial, caller, stream)
 
@@ -309,9 +312,9 @@ class Exposed:
         stream.reset(denial.reason)
 
     def ask_policies(self, call: MethodCall) -> Denial | None:
-        """Return whether a request of a stream that is open may be; a denial is logged.
+        """Return why a request on an open stream isn't allowed, or None; a denial is logged.
 
-        Where requests are paid one by one it is on hold from now on, until `release_call`.
+        Where requests are paid one by one, an allowed one is on hold until `release_call`.
         """
         denial = (self.chain.ask_policies if self.charge is None else self.chain.hold_call)(
             call, self._clock()
@@ -321,11 +324,12 @@ class Exposed:
         return denial
 
     def release_call(self, call: MethodCall, *, paid: bool) -> None:
-        """Take a request off hold, which was paid or will not be."""
+        """Take a request off hold, which was paid or won't be."""
         self.chain.release_call(call, self._clock(), happened=paid)
 
     async def bill_requests(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
-        """Have so many requests of a stream paid, where they are paid one by one; why not is logged."""
+        """Charge for a stream's requests where these are paid one by one; return why that failed, which is logged,
+        or None."""
         assert self.charge is not None
         why = await self.charge(stream.connection, units)
         if not why:
@@ -335,12 +339,12 @@ class Exposed:
         return denial
 
     def note_answered(self, caller: Caller, request: Answered) -> None:
-        """Count a request that is over, and log it if that is wanted."""
+        """Count an answered request, and log it if configured."""
         self.requests.add_request(request)
         log_request(self.config.service, caller, request)
 
     def count_moved(self, caller: Caller, size: int) -> float | Reason:
-        """Count bytes of an open stream; return the seconds to wait before the next are read, or why it must end."""
+        """Count bytes of an open stream; return the seconds to wait before reading on, or why it must end."""
         if not self.chain.counts_bytes:
             return 0.0
         verdict = self.chain.count_moved(Move(caller, size), self._clock())
@@ -350,15 +354,15 @@ class Exposed:
         return verdict
 
     def compute_delay(self, caller: Caller, size: int) -> float:
-        """Count bytes of a request whose quotas are asked about by itself, so that it hears more than that its stream
-        ends; return the seconds to wait before the next are read."""
+        """Count bytes of a request whose quotas are checked separately, so that it can be told more than that its
+        stream ends. Return the seconds to wait before reading on."""
         return self.chain.compute_delay(Move(caller, size), self._clock()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
 
     def _serve_now(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Join the stream with a backend: at once where that can be, which spares a task. Otherwise a new connection
-        takes 1.4 times the processor time."""
+        """Join the stream with a backend, at once if possible, which saves a task. Otherwise a new connection takes
+        1.4 times the processor time."""
         began = time.monotonic()
         tried: list[Backend] = []
         try:
@@ -381,7 +385,7 @@ class Exposed:
         tried: list[Backend],
         chosen: Backend | None,
     ) -> None:
-        """Join the stream with a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
+        """Join the stream with a backend that has to be waited for: `chosen`, or another that wasn't tried."""
         try:
             dialled = await self.backends.dial_backend(caller, tried, chosen)
         except NoDescriptors as error:
@@ -418,7 +422,7 @@ class Exposed:
         )
 
     def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
+        """Join the stream's datagrams with a backend's socket. A missing backend looks like a silent one."""
         began = time.monotonic()
         try:
             dialled = self.backends.dial_udp(caller, began)
@@ -448,13 +452,13 @@ class Exposed:
         self.ledger.add_session(session)
 
     def _find_full(self, place: LocalPlace) -> BackendDrops | None:
-        """Return what counts what a backend has no room for; None where it isn't on this machine."""
+        """Return what counts datagrams that a backend has no room for; None for a backend on another machine."""
         if place.is_local and place not in self._full:
             self._full[place] = BackendDrops(place, self.dropped)
         return self._full.get(place)
 
     async def _join_peer(self, caller: Caller, stream: Stream) -> None:
-        """Join the stream with one of another peer."""
+        """Join the stream with a stream of another peer."""
         from dtp.daemon.answered.stream import AnsweredStream
         from dtp.peers.reach.relay import Relay
 
@@ -472,7 +476,7 @@ class Exposed:
             self._end_session(caller, None, began, session)
 
     async def _run_conversation(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Let the stream speak its protocol."""
+        """Serve a stream whose protocol is parsed."""
         await Parsing.of_loop(asyncio.get_running_loop()).wait_turn(LEAST, stream.connection.account)
         began = time.monotonic()
         assert self._conversation is not None
@@ -489,7 +493,7 @@ class Exposed:
     # ---- backends -----------------------------------------------------------------------------------------
 
     async def dial_streams(self, caller: Caller) -> BackendLink | Reason:
-        """Return a backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
+        """Return a connection to a backend by asyncio's streams, or why there is none."""
         try:
             return await self.backends.dial_streams(caller) or Reason.NO_BACKEND
         except NoDescriptors as error:
@@ -498,7 +502,7 @@ class Exposed:
             return denial.reason
 
     def _end_stream(self, caller: Caller) -> None:
-        """Note that a stream that was let in is over, however far it came."""
+        """Note that an admitted stream is over, however far it came."""
         self.active -= 1
         if self.chain.counts_ends:
             self.chain.commit_event(Close(caller), self._clock())

@@ -1,4 +1,4 @@
-"""The client end of a service: a socket on this machine, and a stream for each program that connects to it."""
+"""The client side of a service: a socket on this machine, and a stream for each program that connects to it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
-#: Seconds that a program has to say whom it wants.
+#: Seconds for a program to name the service it wants.
 GREETING = 10.0
-#: A reason why programs get no stream is logged once in so many seconds.
+#: Seconds in which the same reason for getting no stream is logged only once.
 SAME_REASON = 60.0
-#: How often a peer that is away is dialled while a program waits, seconds: those that wait share the dials.
+#: Seconds between two dials of an unreachable peer while programs wait, who share the dials.
 EAGER = 0.1
 
 
 class Forwarded:
-    """A `[[forward]]` at work. Its pool may change under it; streams that are open keep the connection they have."""
+    """A running `[[forward]]`. Its pool may be replaced; open streams keep their connections."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Forwarded:
         *,
         clock: Clock = moment,
     ) -> None:
-        """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
-        says why no more programs can be served now; "" where they can."""
+        """`pool` leads to `config.to`. Where programs name the service themselves, `dynamic` returns the pool.
+        `no_room` returns why no more programs can be served now, or None."""
         self.config = config
         self.pool = pool
         place, steady = str(config.listen), lambda: clock().steady
@@ -70,40 +70,40 @@ class Forwarded:
         self._opening: set[asyncio.Task[None]] = set()
 
     async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:
-        """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
+        """Listen, at open sockets if there are any. Raise `ListenError`."""
         if open_sockets:
             self.listener = sockets.adopt(open_sockets, self._on_socket)
         else:
             self.listener = await sockets.listen(self.config.listen, self._on_socket)
 
     async def stop_listening(self) -> None:
-        """Listen no more; what is open goes on."""
+        """Stop listening; open streams go on."""
         if self.listener is not None:
             await self.listener.close()
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What it listens on; still its own."""
+        """The listening sockets, which stay owned by the forward."""
         return [] if self.listener is None else self.listener.sockets
 
     async def hand_over(self) -> None:
-        """Listen no more, and leave the place as it is: another process listens with copies of the sockets."""
+        """Stop listening without removing the socket's file: another process listens with copies of the sockets."""
         if self.listener is not None:
             self.listener.keep_place()
         await self.stop_listening()
 
     @property
     def active(self) -> int:
-        """Programs whose sockets it has."""
+        """The number of programs being served."""
         return len(self.ledger.open) + len(self._opening)
 
     @property
     def places(self) -> list[str]:
-        """Where it listens, with real ports."""
+        """The places at which it listens, with actual ports."""
         return [] if self.listener is None else self.listener.urls
 
     def get_status(self) -> dict[str, Any]:
-        """Return how it stands, for `Daemon.get_status`."""
+        """Return the status for `Daemon.get_status`."""
         pool = self.pool
         connections = [] if pool is None else pool.connections
         return {
@@ -111,14 +111,14 @@ class Forwarded:
             "mode": self.config.mode,
             "to": [str(address) for address in self.config.to],
             **self.ledger.get_status(),
-            # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
+            # A connection that has lost its carrier is kept to be resumed, but doesn't count as connected.
             "connected": pool is None or any(connection.stats.carriers for connection in connections),
             "trouble": "" if pool is None else pool.trouble,
             "resumes": sum(connection.stats.resumes for connection in connections),
         }
 
     async def wait_empty(self) -> None:
-        """Wait until no program is here, nor waits for a stream."""
+        """Wait until no program is served or waiting for a stream."""
         await self.ledger.wait_empty(self._opening)
 
     def abort_streams(self, reason: Reason) -> None:
@@ -141,7 +141,7 @@ class Forwarded:
     def _start_serving(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:
         def done(task: asyncio.Task[None]) -> None:
             self._opening.discard(task)
-            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+            if task.cancelled():  # it may be cancelled before its first step, so it can't do this itself
                 give_up()
 
         task = start_task(serving, name="dtpd-opening")
@@ -171,9 +171,9 @@ class Forwarded:
     def _join_stream(
         self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
     ) -> None:
-        """Relay between them; `rest` is what the program has sent already."""
+        """Relay between them. `rest` is what the program has already sent."""
         if rest:
-            with contextlib.suppress(DtpError):  # then the relay hears of it
+            with contextlib.suppress(DtpError):  # the relay is told of the error
                 stream.write(rest)
         reader = reader_of(stream.connection)
         ended = partial(self._end_session, pool, reader=reader)
@@ -194,10 +194,10 @@ class Forwarded:
         self.ledger.add_session(relay)
 
     async def _serve_again(self, pool: Pool, sock: socket.socket, said: bytes) -> None:
-        """Open a stream for a program whose peer was lost before either said a word, or has read nothing of what the
-        program `said`: at another endpoint, if need be."""
+        """Open another stream, at another endpoint if necessary, for a program whose peer was lost before either
+        side sent anything, or which has read nothing of what the program `said`."""
         try:
-            # A peer that takes connections and loses them isn't to be asked in a circle.
+            # Don't ask a peer in a tight loop that accepts connections and loses them.
             await asyncio.sleep(EAGER)
             stream = await self._open_stream(pool)
         except DtpError as error:
@@ -210,7 +210,7 @@ class Forwarded:
             self._join_stream(pool, stream, sock, b"", rest=said)
 
     async def _read_greeting(self, sock: socket.socket, greeting: Greeting) -> Address:
-        """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
+        """Read which service a program wants. Raise `Rejected`, `OSError`, `TimeoutError`."""
         io = SocketIO(sock)
         async with asyncio.timeout(GREETING):
             while True:
@@ -227,7 +227,7 @@ class Forwarded:
     async def _turn_away(
         self, sock: socket.socket, greeting: Greeting | None, error: DtpError | Rejected
     ) -> None:
-        """Say why in the language that the program speaks, if it speaks one; else it gets a reset."""
+        """Tell the program why in its protocol, if it uses one; otherwise reset its connection."""
         if greeting is None:
             if _is_unpaid(error, self.config.budget):
                 await tell_program(sock, _read_calls(b""), Reason.UNPAID, str(error))
@@ -243,7 +243,7 @@ class Forwarded:
                 await io.finish()
 
     def _turn_away_now(self, sock: socket.socket) -> None:
-        """Say that there is no room, without waiting, if the program speaks a language; else it gets a reset."""
+        """Tell the program at once that there is no room, if it uses a protocol; otherwise reset its connection."""
         make = GREETINGS[self.config.mode]
         if make is None:
             sockets.reset(sock)
@@ -264,8 +264,8 @@ class Forwarded:
         )
 
     async def _open_stream(self, pool: Pool) -> Stream:
-        """Return a stream to the service; while its peer can't be reached, tries again while that may be waited
-        for."""
+        """Return a stream to the service. While its peer can't be reached, try again for as long as that is worth
+        waiting for."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience.peer
         attempt = 0
@@ -313,7 +313,7 @@ class Forwarded:
 
 
 class ForwardedUdp(Forwarded):
-    """The same for UDP: a stream for each source, and its datagrams beside it."""
+    """A forward for UDP: a stream for each source, with its datagrams beside it."""
 
     _end: udp.SourceSocket | None = None
     _name = ""
@@ -328,30 +328,30 @@ class ForwardedUdp(Forwarded):
         *,
         clock: Clock = moment,
     ) -> None:
-        """As of `Forwarded`; the pool's peer has to serve datagrams."""
+        """The arguments are as for `Forwarded`; the pool's peer has to serve datagrams."""
         super().__init__(config, pool, dynamic, no_room, patience, clock=clock)
         self._dropped = Dropped(config.name)
 
     async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:
-        """Listen, at a socket that is bound already if there is one. Raises `ListenError`."""
+        """Listen, at a bound socket if there is one. Raise `ListenError`."""
         sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
         sock.setblocking(False)
         self._name = f"udp:{sockets.name_of(sock)}"
         self._end = udp.SourceSocket(sock, udp.Sources(self._on_source, self._dropped), self._dropped)
 
     async def stop_listening(self) -> None:
-        """Take no new sources; those that are there go on."""
+        """Accept no new sources; existing ones go on."""
         if self._end is not None:
             self._end.sources.stop_sources()
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What it reads from; still its own."""
+        """The socket that it reads from, which stays owned by the forward."""
         return [] if self._end is None else [self._end.sock]
 
     async def hand_over(self) -> None:
-        """Stop reading, since two can't read from one socket: sessions begin anew there with their next datagrams,
-        and end here once the answers that are under way have come."""
+        """Stop reading, since two processes can't read from one socket. Sessions begin again there with their next
+        datagram, and end here once outstanding answers have come."""
         if self._end is not None:
             self._end.stop_reading()
         await self.stop_listening()
@@ -360,16 +360,16 @@ class ForwardedUdp(Forwarded):
 
     @property
     def active(self) -> int:
-        """Sources have one socket together."""
+        """1 while it has sources, which share one socket."""
         return 0
 
     @property
     def places(self) -> list[str]:
-        """Where it listens, with the real port."""
+        """The place at which it listens, with the actual port."""
         return [] if self._end is None else [self._name]
 
     def get_status(self) -> dict[str, Any]:
-        """Return how it stands, with the datagrams that were dropped, by why."""
+        """Return the status, with dropped datagrams by reason."""
         return {**super().get_status(), "dropped": dict(self._dropped.counts)}
 
     def _on_source(self, source: tuple[str, int]) -> None:
@@ -405,26 +405,26 @@ class ForwardedUdp(Forwarded):
 
 
 def _read_calls(said: bytes) -> CallReader:
-    """Return what knows the language of what a program has said; nobody pays by it."""
+    """Return a reader that has read what a program has said; payments don't depend on it."""
     reader = CallReader(ChargedCalls(None, asyncio.get_running_loop().time))
     reader.feed_data(said)
     return reader
 
 
 def _may_be_back(error: DtpError) -> bool:
-    """True where the peer is away, or its process is about to end, and another may have its place soon; or where it
-    has no place for a connection now."""
+    """True if the peer is unreachable, about to be replaced, or has no room for a connection now: it may be back
+    soon."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.SHUTDOWN or is_at_work(error) or is_given(error)
     return isinstance(error, CarrierError)
 
 
 def _is_unpaid(error: DtpError | Rejected, budget: BudgetSettings | None) -> bool:
-    """True where a peer can be reached, and is not paid: it wants that, or the budget has no more for it."""
+    """True if a peer can be reached but isn't paid: it demands payment, or the budget is used up."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.PAYMENT
     return budget is not None and isinstance(error, UNPAID)
 
 
-#: `kind` of a forward -> what serves it.
+#: What serves a forward, by its `kind`.
 FORWARDS: dict[str, type[Forwarded]] = {"tcp": Forwarded, "udp": ForwardedUdp}

@@ -1,4 +1,4 @@
-"""The kinds `mailbox`, `login`, `broadcast` and `tips`: what is asked for is kept or made here."""
+"""The kinds `mailbox`, `login`, `broadcast` and `tips`, whose data is stored or made here."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ if TYPE_CHECKING:
 
 
 class KeptStream(AnsweredStream):
-    """One stream of requests. Devices watch for as long as they are there, so it ends when asked to."""
+    """One stream of requests. Devices keep theirs open to be notified, so it ends when asked to."""
 
     def finish(self, end: Ending) -> None:
-        """End it now: its client comes again, to what is in this one's place, and asks again what wasn't answered."""
+        """End it now. Its client connects again, to this service's successor, and repeats what wasn't answered."""
         self.abort(Reason.DRAINING)
 
 
 class Kept:
-    """What a daemon keeps itself, by its settings. A file stays open when a reload changes its service's rules."""
+    """What a daemon stores itself, by settings. A file stays open when a reload changes its service's rules."""
 
     def __init__(self, studio: Studio) -> None:
-        """`studio` has the daemon's identity, and what its shows are made with."""
+        """`studio` provides the daemon's identity, and what its shows need."""
         self._studio = studio
         self._shows: dict[tuple[str, BroadcastSettings], ShowService] = {}
         self._open: dict[MailboxSettings, Mailbox] = {}
         self._sellers: dict[MailboxSettings, RoomSeller] = {}
         self._logins: dict[LoginSettings, LoginService] = {}
         self._lines: dict[tuple[str, TipSettings], TipService] = {}
-        #: The one whose logins count: the last that was opened.
+        #: The login service that is asked about logins: the last one opened.
         self._current: LoginService | None = None
 
     def open_stores(self, config: Config) -> None:
-        """Open those of `config` that aren't. Raise `StoreFailed` where a file can't be; the others stay."""
+        """Open the stores of `config` that aren't open. Raise `StoreFailed` when one can't be opened; the others
+        stay open."""
         for settings in _of(config) - self._open.keys():
             from dtp.messaging.mailbox import Mailbox, open_store
 
@@ -91,7 +92,7 @@ class Kept:
         return service
 
     def equip_service(self, exposed: Exposed) -> None:
-        """Give a service what it answers from, if that is here, and who is logged in. A show begins now."""
+        """Give a service the store that it answers from, if there is one, and the logins. A show begins now."""
         exposed.find_login = self.find_login
         exposed.answering = self._answering_of(exposed.config)
 
@@ -116,11 +117,11 @@ class Kept:
         return None
 
     def find_login(self, key: bytes, now: float) -> Login | None:
-        """Return what account a key is logged in to at `now`, Unix time in seconds."""
+        """Return the account that a key is logged in to at `now` (Unix time in seconds), or None."""
         return None if self._current is None else self._current.sessions.find(key, now)
 
     def ends_with(self, exposed: Exposed, config: Config | None) -> bool:
-        """True where what a service answers from ends, or its streams can't tell: they are cut off before."""
+        """True if a service's store ends, or its streams can't tell: they are cut off first."""
         answering = exposed.answering
         if answering is None or exposed.config.broadcast is None:
             return answering is not None
@@ -129,12 +130,12 @@ class Kept:
         )
 
     def stop_producing(self) -> None:
-        """Sign no more of shows: this process ends, or another one has its place."""
+        """Stop signing segments of shows, since this process ends or another has taken its place."""
         for each in self._shows.values():
             each.stop_producing()
 
     async def keep_stores(self, config: Config | None) -> None:
-        """Write what waits, and close those that aren't in `config`. Their streams are over."""
+        """Write pending data, and close the stores that aren't in `config`. Their streams have to be over."""
         for settings in self._open.keys() - (set() if config is None else _of(config)):
             if (seller := self._sellers.pop(settings, None)) is not None:
                 await seller.stop()

@@ -15,48 +15,50 @@ if TYPE_CHECKING:
     from dtp.daemon.relays.expose import Exposed
     from dtp.net.connection import Connection
 
-#: Seconds that a client of HTTP who asks nothing has yet, so that its last request is answered and says so. Clients
-#: that ask all the time are told with their next answer.
+#: Seconds for which an idle HTTP client may still send a request, whose answer says that it is the last. Busy
+#: clients are told with their next answer.
 LAST_REQUEST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a session ends that takes up nothing new: its daemon ends, or its service has another in its place."""
+    """How a session ends that accepts nothing new, since its daemon ends or its service was replaced."""
 
-    #: Seconds in which an idle client may still ask for something, and hears with the answer that it is the last.
-    #: Who closes at once cuts off what was asked just then.
+    #: Seconds in which an idle client may still send a request, which is answered as the last one. Closing at once
+    #: would cut off a request that was just sent.
     patience: float = 0.0
-    #: What serves a connection from now on, so that its sessions can go on there; None where they have to end.
+    #: Returns what serves a connection from now on, so that its sessions can continue there; None if they have to
+    #: end.
     successor: Callable[[Connection], Exposed | None] | None = None
 
 
 class ServedSession(Protocol):
-    """A stream at work: a relay, or one that speaks a protocol."""
+    """An open stream: a relay, or a conversation in some protocol."""
 
     stream: Stream
     counts: Counts
-    #: Why it ended before its time, in words; "" for an orderly end.
+    #: Why it ended early, in words; "" for a regular end.
     why: str
     ended: bool
 
     @property
     def kept(self) -> int:
-        """Bytes that were read from the stream, or from its backend, and wait here for what comes behind them."""
+        """Bytes that were read from the stream or its backend and are waiting for the bytes that follow them."""
 
     def abort(self, reason: Reason) -> None:
         """End it now. Idempotent."""
 
     def finish(self, end: Ending) -> None:
-        """Take up nothing new, except as `end` says. What is under way may be finished."""
+        """Accept nothing new, except as `end` says. What is under way may finish."""
 
 
 class SessionLedger:
-    """Open sessions and the sums over those that have ended. Bytes: `sent` into streams, `received` out of them."""
+    """The open sessions, and the sums over ended ones. Bytes `sent` went into streams, those `received` came out of
+    them."""
 
     def __init__(self) -> None:
         self.open: set[ServedSession] = set()
-        #: Streams so far, and those of them that were refused or broke off.
+        #: The number of streams so far, and of those that were refused or broke off.
         self.streams = 0
         self.failed = 0
         self._sent = self._received = 0
@@ -67,7 +69,7 @@ class SessionLedger:
         self._left = asyncio.Event()
 
     def add_session(self, session: ServedSession) -> None:
-        """Note that a session has begun; after `finish_sessions` it takes up nothing but what it was asked by now."""
+        """Note that a session has begun. After `finish_sessions`, it accepts only what it was already asked."""
         if not session.ended:
             if not self.open:
                 self._empty.clear()
@@ -76,7 +78,7 @@ class SessionLedger:
                 session.finish(self._end)
 
     def leave_session(self, session: ServedSession) -> None:
-        """Let a session go that goes on elsewhere; what it has moved here stays in the sums."""
+        """Remove a session that continues elsewhere; what it has moved here stays in the sums."""
         self._sent += session.counts.sent
         self._received += session.counts.received
         self.open.discard(session)
@@ -85,46 +87,46 @@ class SessionLedger:
             self._empty.set()
 
     def end_session(self, session: ServedSession) -> None:
-        """Note that a session is over, also one that never began."""
+        """Note that a session is over, even one that never began."""
         self.failed += bool(session.why)
         self.leave_session(session)
 
     async def wait_empty(self, coming: Set[asyncio.Task[None]] = frozenset()) -> None:
-        """Wait until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
+        """Wait until nothing is open, and no task in `coming` is left, which might still open something."""
         while coming:
             await asyncio.wait(coming)
-            await asyncio.sleep(0)  # for what takes them out
+            await asyncio.sleep(0)  # let their callbacks remove them
         await self._empty.wait()
 
     async def wait_without(self, connections: Collection[Connection]) -> None:
-        """Wait until no stream of these is open."""
+        """Wait until none of these connections has an open stream."""
         while any(session.stream.connection in connections for session in self.open):
             self._left.clear()
             await self._left.wait()
 
     def finish_sessions(self, end: Ending) -> None:
-        """Let what is open, and what was let in and begins yet, take up nothing new, except as `end` says."""
+        """Let all sessions, including those that are about to begin, accept nothing new except as `end` says."""
         self._end = end
         for session in list(self.open):
             session.finish(end)
 
     def abort_sessions(self, reason: Reason) -> None:
-        """End all that is open, now."""
+        """End all open sessions now."""
         for session in list(self.open):
             session.abort(reason)
 
     @property
     def sent(self) -> int:
-        """Bytes from sockets here into streams, up to now."""
+        """Bytes from local sockets into streams so far."""
         return self._sent + sum(session.counts.sent for session in self.open)
 
     @property
     def received(self) -> int:
-        """Bytes from streams into sockets here, up to now."""
+        """Bytes from streams into local sockets so far."""
         return self._received + sum(session.counts.received for session in self.open)
 
     def get_status(self) -> dict[str, Any]:
-        """Return counts as JSON has them."""
+        """Return the counts as JSON values."""
         return {
             "open": len(self.open),
             "streams": self.streams,

@@ -1,4 +1,4 @@
-"""The client end's connections: one to each peer and service, kept warm, a stream for each local client."""
+"""The client side's connections: one to each peer and service, kept open, with a stream for each local client."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from dtp.tasks import SupervisedTask, start_task
 
 log = logging.getLogger("dtpd")
 
-#: How long to wait before dialling again, by how often it has failed: a peer that restarts is found at once, one that
-#: is gone costs a dial every 2 s.
+#: Seconds before dialling again, by the number of failures: a peer that restarts is found at once, and one that is
+#: gone costs one dial every 2 s.
 BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-#: After refusals that only somebody there takes back (a ban, a list, a price) pauses grow on, up to so many seconds:
-#: each dial is a handshake and a line in the log there. A program that connects has the peer dialled at once.
+#: After refusals that only an operator can take back (a ban, a list, a price) pauses grow further, up to this many
+#: seconds, since each dial costs the peer a handshake and a log line. A program that connects has the peer dialled at
+#: once.
 REFUSED = 30.0
 _LASTING = (CloseCode.DENIED, CloseCode.PAYMENT, CloseCode.UNKNOWN_SERVICE)
-#: What is said of a connection whose place others have. Each dial would throw out another one that nobody uses, which
-#: comes back in the same way.
+#: The explanation for a connection whose place was given to others. Another dial would push out another unused one,
+#: which would then come back in the same way.
 GIVEN = "others need the place of its connection there: it is dialled when a program comes"
-#: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
+#: A connection that lasts less than this many seconds is also followed by such a pause, since each dial may cost a
+#: payment.
 STEADY = 5.0
 
 
 class NotConnected(CarrierError):
-    """None of a service's addresses leads anywhere now; the message says what the last one said."""
+    """None of a service's addresses can be connected to now; the message is about the last one."""
 
     code = "not-connected"
 
 
 class Ways(Resolver):
-    """Several direct addresses of one peer, as candidates in their order: a connection resumes over any."""
+    """Resolves to several direct addresses of one peer, in order. A connection can resume over any of them."""
 
     name = "to"
 
@@ -50,7 +52,7 @@ class Ways(Resolver):
         self._addresses = tuple(addresses)
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """Return the addresses, if it is their peer that is asked for."""
+        """Return the addresses, if their peer is asked for."""
         return [
             Candidate(one, priority=number, source=self.name)
             for number, one in enumerate(self._addresses)
@@ -58,15 +60,15 @@ class Ways(Resolver):
         ]
 
 
-#: Connects to an address, found by these (None: the usual ones).
+#: Connects to an address by way of these resolvers (None: the default ones).
 Dial = Callable[[Address, "Sequence[Resolver] | None"], Awaitable[Connection]]
 
-#: An address to dial, and who is asked where it is; None for the usual ones.
+#: An address to dial, and the resolvers to ask for it; None for the default ones.
 Target = tuple[Address, Sequence[Resolver] | None]
 
 
 def targets(addresses: Sequence[Address]) -> list[Target]:
-    """Return what to dial in order, and by whom to find it: direct addresses of one peer become one target."""
+    """Return the targets in the order in which to dial. Direct addresses of one peer become one target."""
     found: list[Target] = []
     for address in addresses:
         if not address.is_direct:
@@ -83,17 +85,17 @@ def targets(addresses: Sequence[Address]) -> list[Target]:
 
 
 def is_at_work(error: DtpError) -> bool:
-    """Return True where the peer has no place for one more connection while all that have one are at work."""
+    """Return True if the peer has no room for another connection while all existing ones are in use."""
     return isinstance(error, ConnectionRefused) and error.detail == CloseDetail.ALL_AT_WORK
 
 
 def is_given(error: DtpError | None) -> bool:
-    """Return True where the place of a connection that nobody used was given to another."""
+    """Return True if the place of an unused connection was given to another."""
     return isinstance(error, ConnectionClosed) and error.detail == CloseDetail.PLACE_GIVEN
 
 
 def _pause_after(failures: int, error: DtpError) -> float:
-    """Return the seconds until the next dial, where `failures` have failed before the last one."""
+    """Return the seconds until the next dial, after `failures` failures before the last one."""
     if failures < len(BACKOFF):
         return BACKOFF[failures]
     lasting = isinstance(error, ConnectionRefused) and error.close_code in _LASTING
@@ -103,7 +105,7 @@ def _pause_after(failures: int, error: DtpError) -> float:
 
 
 def _plain_dial(identity: Identity, limits: Limits, psk: bytes | None) -> Dial:
-    """Return what dials as `dtp.connect` does."""
+    """Return a function that dials as `dtp.connect` does."""
 
     def dial(address: Address, resolvers: Sequence[Resolver] | None) -> Awaitable[Connection]:
         return connect(address, identity=identity, limits=limits, psk=psk, resolvers=resolvers)
@@ -112,10 +114,9 @@ def _plain_dial(identity: Identity, limits: Limits, psk: bytes | None) -> Dial:
 
 
 class Pool:
-    """Connections for one service. A stream goes over the one that is there; it is dialled again when it is lost.
+    """Connections to one service. Streams use the current connection, which is dialled again when it is lost.
 
-    A connection whose peer takes no new streams (it drains, or has another one in its place) is left to finish
-    what it carries.
+    A connection whose peer accepts no new streams (it drains, or was replaced) is left to finish its streams.
     """
 
     def __init__(
@@ -129,8 +130,8 @@ class Pool:
         quiet: float = 0.0,
         patience: Patience = PATIENCE,
     ) -> None:
-        """`dial` is what connects, `dtp.net.dial.connect` by default. For `quiet` seconds from the start on nothing
-        is logged of a peer that can't be found."""
+        """`dial` is what connects, by default `dtp.net.dial.connect`. For the first `quiet` seconds, nothing is
+        logged about a peer that can't be found."""
         self._quiet, self._patience = quiet, patience
         self._connect = dial or _plain_dial(identity, limits, psk)
         self.addresses = tuple(addresses)
@@ -139,35 +140,35 @@ class Pool:
         self._used = UsedConnections(self._is_replaced)
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: SupervisedTask | None = None
-        #: Set whenever a connection is there.
+        #: Set whenever there is a connection.
         self._dialled = asyncio.Event()
         self._closed = False
-        #: Whether peers are told that this end is about to end.
+        #: Whether peers are told that this end is about to close.
         self._away = False
-        #: How many want a stream and have none yet.
+        #: The number of callers waiting for a stream.
         self._waiting = 0
-        #: Why there is no connection, as far as known; "" while there is one.
+        #: Why there is no connection, as far as is known; "" while there is one.
         self.trouble = ""
         self.dials = 0
 
     @property
     def connections(self) -> list[Connection]:
-        """Those that are open: the one for new streams first."""
+        """The open connections, with the one for new streams first."""
         return [each for each in self._held if not each.closed]
 
     @property
     def _held(self) -> list[Connection]:
-        """Those that are to be closed yet."""
+        """Connections that still have to be closed."""
         return [*([] if self._connection is None else [self._connection]), *self._used.retired]
 
     def start_connecting(self) -> None:
-        """Begin to keep a connection ready."""
+        """Start keeping a connection open."""
         if self._keeper is None:
             self._keeper = SupervisedTask(self._keep_warm, name="dtpd-pool")
             self._keeper.start()
 
     async def get_stream(self) -> Stream:
-        """Return a new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
+        """Return a new stream to the service. Raise `NotConnected`, or the peer's refusal."""
         self._waiting += 1
         try:
             return await self._open_stream()
@@ -177,7 +178,7 @@ class Pool:
 
     async def _open_stream(self) -> Stream:
         last: DtpError | None = None
-        for _ in range(2):  # the connection that is there may turn out to be over
+        for _ in range(2):  # the existing connection may turn out to be over
             connection = await self._get_connection()
             try:
                 stream = await connection.open_stream(patience=self._patience.stream)
@@ -195,19 +196,19 @@ class Pool:
         if connection is not None:
             if connection.source and not connection.closed:
                 return connection
-            # Without a carrier it may be resumed, or the peer may not know it any more: it finishes what it has,
-            # and a new stream doesn't depend on it.
+            # Without a carrier it may be resumed, or the peer may have forgotten it. It finishes what it has, but a
+            # new stream must not depend on it.
             self._retire_connection(connection)
         if self._closed:
             raise LocalError("the pool is closed")
         if self._dialing is None:
             self._dialing = start_task(self._dial_once(), name="dtpd-dial")
-        # Several streams wait for one dial, and one that gives up does not end it for the others.
+        # Several streams wait for one dial. One that gives up must not end it for the others.
         return await asyncio.shield(self._dialing)
 
     async def _dial_once(self) -> Connection:
-        """Return the connection that is used from now on. It is noted at once, not by a callback of the task: who
-        asks in the same turn would get what came of this dial as if it were another one."""
+        """Return the connection to use from now on. It is stored at once rather than by a callback of the task:
+        otherwise a caller in the same turn would take the outcome of this dial for that of another."""
         try:
             self._connection = await self._dial_targets()
         except DtpError as error:
@@ -233,7 +234,7 @@ class Pool:
         raise failure
 
     def _retire_connection(self, connection: Connection) -> None:
-        """Use it no more; it is closed once its streams are over."""
+        """Stop using a connection, and close it once its streams are over."""
         if self._connection is connection:
             self._connection = None
         self._used.retire(connection)
@@ -243,12 +244,13 @@ class Pool:
         return current is not None and not current.closed and current.peer != connection.peer
 
     def _leave_if_retired(self) -> None:
-        """Retire what was dialled for nobody, or it would be kept for ever; who waited for it gets a stream first."""
+        """Retire a connection that was dialled for nobody, which would stay open for ever. Waiting callers get a
+        stream first."""
         if self._closed and not self._waiting and self._connection is not None:
             self._retire_connection(self._connection)
 
     def release_stream(self, stream: Stream) -> None:
-        """Note that a stream that `get_stream` gave is over."""
+        """Note that a stream from `get_stream` is over."""
         self._used.release_stream(stream.connection)
 
     async def _keep_warm(self) -> None:
@@ -274,7 +276,7 @@ class Pool:
             was_given = is_given(connection.ended_by)
             if self._connection is connection:
                 self._retire_connection(connection)
-            del connection  # nothing of it is kept while this waits
+            del connection  # keep no reference to it while waiting
             if was_given:
                 if not given:
                     self._log_event("place-given", GIVEN, log.info)
@@ -287,7 +289,7 @@ class Pool:
             given = was_given
 
     async def _wait_wanted(self) -> None:
-        """Wait until a program has had the peer dialled."""
+        """Wait until a program has requested a dial."""
         self._dialled.clear()
         while self._connection is None:
             self.trouble = GIVEN
@@ -295,7 +297,7 @@ class Pool:
 
     def _log_event(self, event: str, why: str, say: Callable[..., None]) -> None:
         fields = {"event": event, "to": str(self.addresses[0]), "why": why}
-        # What can't be found is named by why.
+        # An error about a peer that can't be found names it already.
         prefix = "" if fields["to"] in why else f"{fields['to']}: "
         say("%s%s", prefix, why, extra={"fields": fields})
 
@@ -309,26 +311,26 @@ class Pool:
         )
 
     async def go_away(self) -> None:
-        """Tell peers, now and those yet to come, that this end is about to end. They open no streams here in any
-        case; one that speaks what programs speak has them told which answer is their last."""
+        """Tell all peers, including future ones, that this end is about to close. They open no streams here anyway,
+        but a peer that speaks the programs' protocol tells them which answer is the last."""
         self._away = True
         await asyncio.gather(*(each.go_away() for each in self.connections))
 
     def retire_pool(self) -> None:
-        """Finish the streams that are open, then close: nobody will ask for others."""
+        """Let open streams finish, then close: nobody will ask for others."""
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
         self._leave_if_retired()
 
     async def close(self) -> None:
-        """Dial no more and close all connections. Idempotent."""
+        """Stop dialling, and close all connections. Idempotent."""
         self._closed = True
         if self._keeper is not None:
             await self._keeper.stop()
         if (dialing := self._dialing) is not None:
             dialing.cancel()
             await asyncio.gather(dialing, return_exceptions=True)
-        held = self._held  # those as well whose closing is broken off
+        held = self._held  # including those whose closing is interrupted
         await self._used.cancel()
         await asyncio.gather(*map(close_used, held))

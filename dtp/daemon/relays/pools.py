@@ -1,4 +1,4 @@
-"""The pools of connections that forwards use: one for the same endpoints and budget, whichever forwards have it."""
+"""The pools of connections that forwards use. Forwards with the same endpoints and budget share one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.session.limits import Limits
 
-#: Services that programs have named themselves and that stay connected.
+#: The most services named by programs that stay connected.
 MAX_DYNAMIC = 64
 
 
 class Pools:
-    """Those of forwards live as long as a forward uses them; of those that programs name, the last 64 do."""
+    """Pools of forwards live as long as a forward uses them. Of those for services that programs name, the last 64
+    are kept."""
 
     def __init__(
         self,
@@ -32,8 +33,8 @@ class Pools:
         quiet: float = 0.0,
         patience: Patience = PATIENCE,
     ) -> None:
-        """`dial_of` gives how a forward dials, where it pays; `dial` is how all others do, where not plainly. `quiet`
-        and `patience` are those of each `Pool`."""
+        """`dial_of` returns how a forward that pays dials; `dial` is how all others do, None for the default.
+        `quiet` and `patience` are passed to each `Pool`."""
         self._quiet, self._patience = quiet, patience
         self._identity, self._limits, self._psk = identity, limits, psk
         self._dial_of, self._dial = dial_of, dial
@@ -45,7 +46,7 @@ class Pools:
 
     @property
     def connections(self) -> list[Connection]:
-        """Those that are open, of all pools."""
+        """The open connections of all pools."""
         return [one for pool in self for one in pool.connections]
 
     def pool_of(self, forward: Forward) -> Pool | None:
@@ -67,8 +68,7 @@ class Pools:
         return pool
 
     def pool_for(self, address: Address) -> Pool:
-        """Return the pool for an address that a program has named; the one that was wanted least recently makes
-        room."""
+        """Return the pool for an address that a program has named. The least recently used one makes room."""
         pool = self._named.get(address)
         if pool is None:
             if len(self._named) >= MAX_DYNAMIC:
@@ -85,13 +85,13 @@ class Pools:
         return pool
 
     async def dial_address(self, address: Address) -> Connection:
-        """Return a connection to a service that is nobody's but the caller's, found and made as others are."""
+        """Return a connection for the caller's use only, resolved and dialled like the others."""
         if self._dial is not None:
             return await self._dial(address, None)
         return await connect(address, identity=self._identity, limits=self._limits, psk=self._psk)
 
     def keep_used(self, used: Iterable[Pool | None]) -> None:
-        """Have those that forwards use connect, and the others retire."""
+        """Have the pools in use connect, and retire the others."""
         kept = {id(pool) for pool in used if pool is not None}
         for key, pool in list(self._configured.items()):
             if id(pool) in kept:
@@ -101,9 +101,9 @@ class Pools:
                 pool.retire_pool()
 
     async def go_away(self) -> None:
-        """Open no new streams."""
+        """Tell peers that this end opens no new streams."""
         await asyncio.gather(*(pool.go_away() for pool in self))
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await asyncio.gather(*(pool.close() for pool in self))

@@ -1,4 +1,4 @@
-"""What the operator hears of a service: who was refused, and how streams have ended."""
+"""What the operator learns about a service: who was refused, and how streams ended."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ log = logging.getLogger("dtpd")
 
 
 class ServiceLog:
-    """Counts denials, and logs them and broken streams at a rate that nobody can overrun."""
+    """Counts denials, and logs them and broken streams at a rate that callers can't exceed."""
 
     def __init__(self, service: str, clock: Clock) -> None:
         self._service = service
-        #: By the policy's name.
+        #: By the name of the policy.
         self.denials: Counter[str] = Counter()
         self._denial_log = RateLimitedLog(log, service, clock=lambda: clock().steady)
         self._broken_log = RateLimitedLog(
             log, service, "streams that broke off", clock=lambda: clock().steady
         )
-        #: Told of streams that have ended, if anybody wants to know.
+        #: Receives streams that have ended, if a collector is configured.
         self.spans: Spans | None = None
 
     def log_denial(self, denial: Denial, caller: Caller) -> None:
-        """Count a denial, and log it if few were of late."""
+        """Count a denial, and log it unless there were many lately."""
         self.denials[denial.policy] += 1
         if not self._denial_log.may_log(str(caller.peer)):
             return
@@ -51,11 +51,11 @@ class ServiceLog:
         )
 
     def log_ended(self, caller: Caller, backend: str, began: float, session: ServedSession) -> None:
-        """Log a stream that is over, and say why it broke off if few did of late; `backend` is "" for a session that
-        has several, or none."""
+        """Log a stream that has ended, and why it broke off unless many did lately. `backend` is "" for a session
+        with several backends or none."""
         level = logging.INFO if session.why and self._broken_log.may_log(str(caller.peer)) else logging.DEBUG
         if self.spans is None and not log.isEnabledFor(level):
-            return  # the words would cost more than the stream
+            return  # building the message would cost more than the stream
         seconds = time.monotonic() - began
         fields: dict[str, str | int] = {
             "service": self._service,

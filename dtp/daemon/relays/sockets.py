@@ -1,4 +1,4 @@
-"""Plain sockets of this machine: listening where local programs come in, connecting to backends."""
+"""Plain local sockets: listening for local programs, connecting to backends."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from dtp.errors import DtpError, LimitError
 
 #: `struct linger`: on, for 0 seconds.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-#: Whether what is accepted has the listening socket's options of TCP.
+#: Whether accepted sockets inherit the TCP options of the listening one.
 _INHERITED = sys.platform == "linux"
-#: Of a congestion control's name (TCP_CA_NAME_MAX).
+#: The size of a congestion control's name (TCP_CA_NAME_MAX).
 _NAME_SIZE = 16
 #: The congestion control that every Linux has and, unless forbidden, lets every program choose.
 _UNPACED = b"reno"
-#: Bytes that the kernel keeps for a program or backend behind those that it has taken. Without it the kernel keeps
-#: several MiB, and says that it has room again once a third of that is taken, so what it takes is seen late. A
-#: program that reads steadily at 2 Mbit/s seemed to take nothing for 3 s then, as those do that hold up others
-#: (`dtp.net.stuck`). A transfer of 600 MB took as much of the processor as without. Only on Linux: by the option
-#: macOS tells of room later, and a write fills its whole buffer all the same.
+#: The most bytes that the kernel buffers for a program or backend beyond what it has received. By default the
+#: kernel buffers several MiB, and reports room only after a third of that was read, so it is seen late what the
+#: program reads. A program that read steadily at 2 Mbit/s then seemed to read nothing for 3 s, like those that
+#: block others (`dtp.net.stuck`). A transfer of 600 MB took the same processor time either way. Only on Linux: on
+#: macOS the option delays reports of room, and a write still fills the whole buffer.
 UNSENT = 128 * 1024
 _UNSENT_OPTION = socket.TCP_NOTSENT_LOWAT if sys.platform == "linux" else None
-#: Seconds until a Unix socket whose queue is full is tried again.
+#: Seconds before a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
 
 
-#: `errno` where a descriptor was missing: of this process, or of the system.
+#: The `errno` values for a lack of descriptors, of this process or of the system.
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class NoDescriptors(LimitError):
-    """This process, or the system, may open no more files: whoever was dialled is not to blame."""
+    """This process, or the system, can't open more files. The dialled peer isn't to blame."""
 
     code = "no-descriptors"
 
 
 def undialled(place: str, error: OSError) -> DtpError:
-    """Return what to raise where `place` can't be connected to: `NoDescriptors`, else `DialError`."""
+    """Return the exception for a failed connection to `place`: `NoDescriptors` or `DialError`."""
     if number := _missing(error):
         return NoDescriptors(
             f"{os.strerror(number)}: raise the limit of open files (LimitNOFILE, ulimit -n; fs.file-max)"
@@ -61,9 +61,9 @@ def undialled(place: str, error: OSError) -> DtpError:
 
 
 def _missing(error: BaseException | None) -> int:
-    """Return the `errno` of `_NONE_LEFT` that is behind an error; 0 for another."""
+    """Return the `errno` of `_NONE_LEFT` that caused an error, or 0."""
     while error is not None:
-        if isinstance(error, socket.gaierror):  # whose number doesn't say
+        if isinstance(error, socket.gaierror):  # whose number doesn't tell
             return _try_one()
         if isinstance(error, OSError) and error.errno in _NONE_LEFT:
             return error.errno
@@ -81,10 +81,11 @@ def _try_one() -> int:
 
 @cache
 def local_congestion() -> bytes | None:
-    """Return the congestion control for TCP between programs of this machine; None for the system's own choice.
+    """Return the congestion control for TCP between local programs; None for the system's default.
 
-    BBR measures a network and paces what is sent, by a timer for each few packets. Over loopback there is nothing to
-    measure, and the timers cost a tenth of the processor time of a bulk transfer (docs/decisions/0081). Asked once.
+    BBR measures a network and paces packets, with a timer for every few of them. Over loopback there is nothing to
+    measure, and the timers take a tenth of the processor time of a bulk transfer (docs/decisions/0081). The result
+    is cached.
     """
     if sys.platform != "linux":
         return None
@@ -94,20 +95,20 @@ def local_congestion() -> bytes | None:
             if not name.startswith(b"bbr"):
                 return None
             probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
-        except OSError:  # not for us to choose
+        except OSError:  # choosing it isn't allowed
             return None
     return _UNPACED
 
 
 def bound_unsent(sock: socket.socket) -> None:
-    """Have the kernel keep no more than `UNSENT` bytes of a TCP socket that it can't send yet, on Linux."""
+    """Limit what the kernel buffers of a TCP socket's unsent data to `UNSENT` bytes, on Linux."""
     if _UNSENT_OPTION is not None:
-        with contextlib.suppress(OSError):  # it was reset, as whoever uses it hears
+        with contextlib.suppress(OSError):  # it was reset, which its user will notice
             sock.setsockopt(socket.IPPROTO_TCP, _UNSENT_OPTION, UNSENT)
 
 
 async def listen(place: LocalPlace, on_socket: Callable[[socket.socket], None]) -> SocketListener:
-    """Give `on_socket` every connection that comes in at `place`, non-blocking. Raises `ListenError`."""
+    """Call `on_socket` with every connection to `place`, as a non-blocking socket. Raise `ListenError`."""
     if place.path:
         sock, remove = unix.listening_socket(f"unix://{place.path}?mode=0660")
         return SocketListener([sock], [str(place)], on_socket, remove)
@@ -116,8 +117,9 @@ async def listen(place: LocalPlace, on_socket: Callable[[socket.socket], None]) 
 
 
 def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]) -> SocketListener:
-    """Give `on_socket` what comes in at sockets that listen already. Those of TCP send small writes at once, and
-    those that other machines reach notice when one has vanished: nothing else ends a connection that is idle."""
+    """Call `on_socket` with connections to sockets that are already listening. TCP sockets send small writes at
+    once, and those that other machines can reach detect vanished peers, since nothing else ends an idle
+    connection."""
     tcp_socket = socks[0].family != socket.AF_UNIX
     names = [name_of(sock) for sock in socks]
     if tcp_socket and _INHERITED:
@@ -138,7 +140,7 @@ def _with_options(on_socket: Callable[[socket.socket], None]) -> Callable[[socke
         try:
             tcp.set_options(sock)
             bound_unsent(sock)
-        except OSError:  # reset before we got to it
+        except OSError:  # reset before it was accepted
             sock.close()
             return
         on_socket(sock)
@@ -147,15 +149,15 @@ def _with_options(on_socket: Callable[[socket.socket], None]) -> Callable[[socke
 
 
 def name_of(sock: socket.socket) -> str:
-    """Return where `sock` is bound, as a `LocalPlace` spells it."""
+    """Return the address of `sock`, spelt as a `LocalPlace`."""
     bound = sock.getsockname()
     return f"unix:{bound}" if isinstance(bound, str) else format_host(bound[0], bound[1])
 
 
 async def connect(place: LocalPlace) -> socket.socket:
-    """Return a non-blocking socket connected to `place`. Has no time limit of its own.
+    """Return a non-blocking socket connected to `place`. There is no timeout.
 
-    Raises `DialError`, `NoDescriptors`.
+    Raise `DialError`, `NoDescriptors`.
     """
     loop = asyncio.get_running_loop()
     socket_watcher(loop)
@@ -163,13 +165,13 @@ async def connect(place: LocalPlace) -> socket.socket:
         dialled = await _connect_tcp(loop, place)
         bound_unsent(dialled)
         return dialled
-    while (sock := _connect_unix(place)) is None:  # noqa: ASYNC110 - nobody tells when there is room
+    while (sock := _connect_unix(place)) is None:  # noqa: ASYNC110 - there is no event for room in the queue
         await asyncio.sleep(_QUEUE_FULL)
     return sock
 
 
 def _connect_unix(place: LocalPlace) -> socket.socket | None:
-    """Return a socket; None where the queue is full."""
+    """Return a socket; None if the queue is full."""
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
@@ -187,7 +189,7 @@ def _connect_unix(place: LocalPlace) -> socket.socket | None:
 
 
 async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: LocalPlace) -> socket.socket:
-    """Ask for a name each time, so that a backend that moves is found."""
+    """Return a connected socket. The name is looked up each time, so that a backend that moves is found."""
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         if place.host.replace(".", "").isdecimal() or family is socket.AF_INET6:
@@ -207,32 +209,32 @@ async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: LocalPlace) -> so
 
 
 def reset(sock: socket.socket) -> None:
-    """Close `sock` so that the other side sees a reset, not an orderly end, where sockets have one."""
+    """Close `sock` so that the other side sees a reset rather than an orderly end, where sockets have resets."""
     if sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):  # BSDs refuse it after a reset from there
+        with contextlib.suppress(OSError):  # BSDs refuse it after a reset by the peer
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     sock.close()
 
 
 class BackendLink:
-    """A connection to a backend, by asyncio's streams."""
+    """A connection to a backend through asyncio's streams."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend, flush: float
     ) -> None:
-        """`flush`: seconds that the backend has to take what was written to it before the end."""
+        """`flush`: the seconds for the backend to read what was written before the end."""
         self.reader, self.writer, self._backend, self._flush = reader, writer, backend, flush
 
     def close(self) -> None:
-        """Give it up, once."""
+        """Close it. Call once."""
         self._backend.active -= 1
         self.writer.close()
         if self.writer.transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(self._flush, self._abort_transport)
 
     def _abort_transport(self) -> None:
-        """Abort what is left: a backend that takes no more would keep the socket for ever; one that has taken all
-        has ended by itself."""
+        """Abort what is left. A backend that reads nothing would keep the socket for ever; one that has read
+        everything has closed by itself."""
         transport = self.writer.transport
         if transport.get_write_buffer_size():
             transport.abort()

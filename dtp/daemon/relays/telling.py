@@ -1,7 +1,7 @@
-"""What a program hears of a forward that can't serve it, in what it speaks: HTTP, WebSocket or gRPC; else a reset.
+"""Tells a program, in HTTP, WebSocket or gRPC, why a forward can't serve it. Other programs get a reset.
 
-402, close code 1008 and RESOURCE_EXHAUSTED where there is no money for it, 503 and UNAVAILABLE where nobody took up
-what it asked.
+402, close code 1008 and RESOURCE_EXHAUSTED mean that there is no money for it; 503 and UNAVAILABLE that nobody
+accepted the request.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from dtp.daemon.paying.spoken import AnswerPlace
 from dtp.daemon.reasons import TELLINGS, Reason, Telling
 from dtp.daemon.relays.sockets import reset
 
-#: Seconds that a program has to show what it speaks: one that waits for the other side to begin hears no words.
+#: Seconds for a program to show its protocol. One that waits for the other side to begin gets no message.
 _SPEAKS: Final = 2.0
-#: Seconds for it to take the answer, and to end what it sends.
+#: Seconds for it to read the answer, and to finish sending.
 _TAKES: Final = 10.0
-#: RFC 6455, 7.4.1: the code where no other one says it, and 5.5: bytes of a control frame, of which a code has two.
+#: Close code 1008 (RFC 6455, 7.4.1), used where no other fits; and the most bytes in a control frame (5.5), of
+#: which the code takes two.
 _POLICY: Final = 1008
 _LONGEST_REASON: Final = 123
 
@@ -34,8 +35,8 @@ _LONGEST_REASON: Final = 123
 async def tell_program(
     sock: socket.socket, reader: CallReader, reason: Reason, why: str, unsent: bytes = b""
 ) -> None:
-    """Answer a program, and close its socket. `reader` has read what it and its peer have said so far, of which
-    `unsent` is still to be sent to it."""
+    """Answer a program and close its socket. `reader` has read what it and its peer have said so far, of which
+    `unsent` still has to be sent to the program."""
     with contextlib.closing(sock):
         try:
             io = SocketIO(sock)
@@ -46,7 +47,7 @@ async def tell_program(
             if answer is not None:
                 async with asyncio.timeout(_TAKES):
                     await io.write(unsent + answer)
-                    await io.finish()  # reads what it sends yet: a reset would overtake the answer
+                    await io.finish()  # reads the rest: a reset would overtake the answer
                 return
         except (OSError, TimeoutError):
             pass
@@ -54,8 +55,8 @@ async def tell_program(
 
 
 def _answer_in(reader: CallReader, telling: Telling, why: str) -> bytes | None:
-    """Return the refusal in what the program speaks, empty where it has asked nothing; None where there are no words
-    for it, or it is in the middle of an answer."""
+    """Return the refusal in the program's protocol, empty if it has asked nothing; None where the protocol has
+    none, or in the middle of an answer."""
     words = f"{telling.words}: {why}"
     match reader.answers.find_place():
         case AnswerPlace.ANSWER if reader.at_rest and not reader.asked.methods:
@@ -75,14 +76,16 @@ def _answer_in(reader: CallReader, telling: Telling, why: str) -> bytes | None:
 
 
 def _grpc_end(reader: CallReader, status: int, words: str) -> bytes:
-    """Return the ends of all calls, by their status, and that of the connection (PROTOCOL-HTTP2.md, "Responses")."""
+    """Return the frames that end all calls with a status, and then the connection (PROTOCOL-HTTP2.md,
+    "Responses")."""
     end = {"grpc-status": str(status), "grpc-message": quote(words, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")}
     parts: list[Frame] = [SettingsFrame(0)]
     for stream in sorted(reader.asked.streams):
         begins = (
             {} if stream in reader.answers.begun else {":status": "200", "content-type": "application/grpc"}
         )
-        # The client's table of fields is as the peer's encoder has left it: nothing is added, and nothing looked up.
+        # The client's HPACK table is in the state that the peer's encoder left it in, so nothing is added or looked
+        # up.
         fields = [NeverIndexedHeaderTuple(*each) for each in (begins | end).items()]
         parts.append(HeadersFrame(stream, Encoder().encode(fields), flags=["END_HEADERS", "END_STREAM"]))
     parts.append(GoAwayFrame(0, last_stream_id=reader.asked.newest))

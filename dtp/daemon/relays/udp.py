@@ -1,7 +1,7 @@
-"""UDP: each source that sends is a session; its datagrams go as datagrams of the connection, never kept for long.
+"""UDP: each source is a session, whose datagrams are sent as datagrams of the connection and never kept for long.
 
-A session is a stream that carries no bytes: by opening it the near end asks, by resetting it the far end refuses, and
-either ends it after silence. Datagrams name it by the stream's number, in front, 8 bytes (docs/decisions/0081).
+A session is a stream without data. The near end opens it, the far end may refuse by resetting it, and either ends
+it after a period of silence. Datagrams begin with the number of its stream, 8 bytes (docs/decisions/0081).
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ from dtp.tasks import start_task
 _NUMBER = struct.Struct("!Q")
 #: The largest payload of UDP over IPv4.
 _MOST = 65_507
-#: Datagrams read in one turn, so that a flood leaves room for the others.
+#: Datagrams read in one turn of the loop, so that a flood leaves room for others.
 _PER_TURN = 64
-#: Datagrams that wait for their session to be opened: the first ones, which a lost packet would cost most.
+#: The most datagrams that wait for their session to open. Those are the first ones, whose loss would cost most.
 EARLY = 32
-#: Datagrams that are counted at a socket's end, more than its buffer has room for.
+#: The most datagrams that are counted when a socket is closed, more than its buffer can hold.
 _UNREAD = 8192
-#: Sources of one forward at once; the one that was silent longest makes room.
+#: The most sources of one forward. The one that was silent longest makes room.
 MOST = 4096
-#: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
+#: The most sources that wait for a stream. Datagrams of further ones are dropped, since floods come from ever new
+#: sources.
 ASKING = 512
-#: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
+#: Seconds of silence after which a session ends: as long as routers keep a UDP mapping (RFC 4787: 2 min or more).
 IDLE = 120.0
-#: Seconds in which what is under way still passes by a session that either end is about to leave: programs wait
-#: so long for an answer (resolv.conf's `timeout`). With one second a busy machine's answers found the socket closed.
+#: Seconds in which datagrams under way still pass through a session that either end is leaving: programs wait this
+#: long for an answer (resolv.conf's `timeout`). With one second, answers from a busy machine found the socket
+#: closed.
 LATE = 5.0
-#: Asked of the kernel for each socket: room for a burst while the loop is busy.
+#: Requested socket buffer, with room for a burst while the loop is busy.
 _BUFFER = 1024 * 1024
 
 
@@ -56,11 +58,11 @@ class _Receiver(Protocol):
     dropped: Dropped
 
     def receive_datagram(self, data: memoryview) -> None:
-        """Take a datagram that has come for this session."""
+        """Receive a datagram for this session."""
 
 
 class Hub:
-    """Hands a connection's datagrams to its sessions."""
+    """Distributes a connection's datagrams to its sessions."""
 
     _hubs: ClassVar[dict[Connection, Hub]] = {}
 
@@ -68,22 +70,22 @@ class Hub:
         self._connection = connection
         self._sessions: dict[int, _Receiver] = {}
         self._early: deque[tuple[int, memoryview]] = deque()
-        #: Where the newest session counts; those of one connection are of one service, but for a reload.
+        #: The counts of the newest session. Sessions of one connection are of one service, except after a reload.
         self._dropped: Dropped | None = None
-        #: What the connection had dropped when it was last looked at.
+        #: What the connection had dropped at the last check.
         self._seen = 0
         self._task = start_task(self._run_hub(), name="dtpd-datagrams")
 
     @classmethod
     def of_connection(cls, connection: Connection) -> Hub:
-        """Return the hub of a connection; made when the first session needs it."""
+        """Return the hub of a connection, which is made with the first session."""
         hub = cls._hubs.get(connection)
         if hub is None:
             hub = cls._hubs[connection] = cls(connection)
         return hub
 
     def add_session(self, number: int, session: _Receiver) -> None:
-        """Give a session its datagrams from now on, also those that have come already."""
+        """Deliver a session its datagrams from now on, including those that have already come."""
         self._sessions[number] = session
         self._dropped = session.dropped
         early, self._early = self._early, deque()
@@ -94,11 +96,11 @@ class Hub:
                 self._early.append((known, data))
 
     def remove_session(self, number: int) -> None:
-        """Forget a session that is over."""
+        """Remove a session that is over."""
         self._sessions.pop(number, None)
 
     def count_dropped(self) -> None:
-        """Count what the connection has dropped since the last look."""
+        """Count what the connection has dropped since the last check."""
         now = self._connection.datagrams_dropped
         self._note_dropped(Drop.CONNECTION_FULL, now - self._seen)
         self._seen = now
@@ -110,7 +112,7 @@ class Hub:
     async def _run_hub(self) -> None:
         try:
             await self._receive_datagrams()
-        except DtpError:  # the connection is over, and its streams tell the sessions
+        except DtpError:  # the connection is over, and streams tell their sessions
             self.count_dropped()
             self._note_dropped(Drop.NO_SESSION, len(self._early))
         finally:
@@ -135,10 +137,10 @@ class Hub:
 
 
 class UdpSession:
-    """A session, at either end: datagrams from `send_datagram` into the connection, from the connection to
-    `deliver_datagram`.
+    """A session at either end. `send_datagram` sends datagrams into the connection; those from it are passed to
+    `deliver`.
 
-    It takes over `stream`; `on_end` is called once. What goes no further is counted in `dropped`.
+    It takes over `stream`, and calls `on_end` once. Datagrams that go no further are counted in `dropped`.
     """
 
     kept = 0
@@ -158,7 +160,7 @@ class UdpSession:
         self.counts = Counts()
         self.why = ""
         self.ended = False
-        #: True while it takes what is under way, and new datagrams are to go by another one.
+        #: True while it only handles what is under way, and new datagrams should use another session.
         self.leaving = False
         self.dropped = dropped
         self._deliver, self._on_end, self._meter = deliver, on_end, meter
@@ -179,7 +181,7 @@ class UdpSession:
     # ---- datagrams ------------------------------------------------------------------------------------------
 
     def send_datagram(self, data: bytes) -> None:
-        """Send a datagram. What is too large, or over the rate, is dropped, as networks do."""
+        """Send a datagram. One that is too large or exceeds the rate is dropped, as in any network."""
         if not self._may_pass(len(data)):
             return
         try:
@@ -195,14 +197,14 @@ class UdpSession:
         self.counts.sent += len(data)
 
     def receive_datagram(self, data: memoryview) -> None:
-        """Take a datagram from the other end."""
+        """Receive a datagram from the other end."""
         if not self._may_pass(len(data)):
             return
         self.counts.received += len(data)
         self._deliver(data)
 
     def _may_pass(self, size: int) -> bool:
-        """True if a datagram may go on; one that may not is counted."""
+        """Return True if a datagram may go on; otherwise count it as dropped."""
         if self.ended:
             self.dropped.add_dropped(Drop.NO_SESSION)
             return False
@@ -220,7 +222,7 @@ class UdpSession:
                 return False
         if self._meter is None:
             return True
-        # What is over the rate is dropped and not counted, or a flood would let nothing pass.
+        # Datagrams that exceed the rate are dropped and not counted against it, or a flood would block everything.
         for amount in (0, size):
             verdict = self._meter(amount)
             if isinstance(verdict, Reason):
@@ -240,21 +242,21 @@ class UdpSession:
     # ---- the stream reports -----------------------------------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
-        """Drop bytes, which nobody sends on it."""
+        """Drop the data: nobody sends any on this stream."""
         self.stream.consumed(len(data))
 
     def stream_eof(self) -> None:
-        """End: the other end has heard nothing for long, or is about to end."""
+        """End, since the other end has heard nothing for long, or is about to close."""
         self._leave_session()
 
     def stream_error(self, error: DtpError) -> None:
-        """End: the other end refused or broke off."""
+        """End, since the other end refused or broke off."""
         self._end_session(
             f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
         )
 
     def stream_writable(self) -> None:
-        """Do nothing: nothing is written."""
+        """Do nothing, since nothing is written."""
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
@@ -265,11 +267,11 @@ class UdpSession:
             self._end_session(words(reason))
 
     def finish(self, end: Ending) -> None:
-        """End it. It has no end of its own: silence is one, and so is this."""
+        """End it. UDP has no end of its own, so this is like silence."""
         self._leave_session()
 
     def _leave_session(self) -> None:
-        """Have the other end begin anew, and end once what is under way has come."""
+        """Have the other end begin a new session, and end once what is under way has come."""
         if not (self.leaving or self.ended):
             self.leaving = True
             self.stream.write_eof()
@@ -291,7 +293,8 @@ class UdpSession:
 
 
 def bind(place: LocalPlace, *, share: bool = False) -> socket.socket:
-    """Return a UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
+    """Return a UDP socket bound to `place`; with `share`, others may be bound there as well. Raise
+    `ListenError`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -307,7 +310,7 @@ def bind(place: LocalPlace, *, share: bool = False) -> socket.socket:
 
 
 def connect(place: LocalPlace) -> socket.socket:
-    """Return a UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
+    """Return a UDP socket connected to `place`, an IP address and a port. Raise `DialError`, `NoDescriptors`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -324,7 +327,7 @@ def connect(place: LocalPlace) -> socket.socket:
 
 
 class BackendSocket:
-    """The far end's socket to a backend, for one session. What goes no further is counted in `dropped`."""
+    """The far end's socket to a backend, for one session. Datagrams that go no further are counted in `dropped`."""
 
     def __init__(
         self,
@@ -334,26 +337,26 @@ class BackendSocket:
         *,
         full: BackendDrops | None = None,
     ) -> None:
-        """`full` counts what the backend has no room for, where that is known."""
+        """`full` counts what the backend has no room for, where that can be known."""
         self._sock, self._dropped, self._full = sock, dropped, full
         self._kernel = KernelDrops(sock, dropped)
         self._watcher = watcher or socket_watcher(asyncio.get_running_loop())
         self.session: UdpSession | None = None
 
     def start_reading(self, session: UdpSession) -> None:
-        """Begin to read."""
+        """Start reading."""
         self.session = session
         if not session.ended:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def deliver_datagram(self, data: memoryview) -> None:
-        """Send a datagram to the backend; what a full buffer doesn't take is dropped."""
+        """Send a datagram to the backend; drop it if the buffer is full."""
         if self._full is not None:
             self._full.look_soon()
         for _ in range(2):
             try:
                 self._sock.send(data)
-            except ConnectionRefusedError:  # what ICMP said of an earlier one; this one was not sent
+            except ConnectionRefusedError:  # an ICMP error for an earlier datagram; this one wasn't sent
                 self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
             except OSError as error:
@@ -368,17 +371,17 @@ class BackendSocket:
                 data = self._sock.recv(_MOST)
             except BlockingIOError:
                 return
-            except OSError:  # ICMP: nobody is there; the caller's program finds out by itself
+            except OSError:  # ICMP says that nobody listens; the caller's program finds out by itself
                 self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
-            if count == 1:  # one that was alone has left room
+            if count == 1:  # a single datagram has left room for more in the buffer
                 self._kernel.count_new()
             self.session.send_datagram(data)
             if self.session.ended:
                 return
 
     def close(self) -> None:
-        """Read no more; what has come meanwhile goes no further."""
+        """Stop reading; datagrams that arrive later are dropped."""
         self._dropped.add_dropped(Drop.NO_SESSION, _unread(self._sock))
         self._kernel.count_new()
         self._watcher.remove_reader(self._sock.fileno())
@@ -386,7 +389,7 @@ class BackendSocket:
 
 
 def _unread(sock: socket.socket) -> int:
-    """Return how many datagrams wait at a socket that is about to be closed."""
+    """Return the number of datagrams waiting at a socket that is about to be closed."""
     for count in range(_UNREAD):
         try:
             sock.recv(1)
@@ -396,26 +399,26 @@ def _unread(sock: socket.socket) -> int:
 
 
 def _unsent(error: OSError) -> Drop:
-    """Return why the kernel did not take a datagram."""
+    """Return why the kernel didn't accept a datagram."""
     return Drop.SOCKET_FULL if error.errno in (errno.EAGAIN, errno.ENOBUFS) else Drop.UNREACHABLE
 
 
-#: Where a datagram comes from, as sockets have it.
+#: The source address of a datagram, as sockets return it.
 _Source = tuple[str, int]
 
 
 class WaitingSource:
-    """A source whose stream is not there yet."""
+    """A source whose stream isn't open yet."""
 
     def __init__(self) -> None:
         self.datagrams: deque[bytes] = deque()
 
 
 class Sources:
-    """The near end's sources: what comes from each goes to its session, bounded in number.
+    """The near end's sources. Datagrams of each go to its session; the number of sources is bounded.
 
-    What goes no further is counted in `dropped`. `on_new` opens a session for a source, and `on_empty` is called once
-    it was stopped and no source is left.
+    Datagrams that go no further are counted in `dropped`. `on_new` opens a session for a source; `on_empty` is
+    called once `stop_sources` was called and no source is left.
     """
 
     def __init__(
@@ -437,7 +440,7 @@ class Sources:
         return len(self._known)
 
     def receive_datagram(self, data: bytes, source: _Source) -> None:
-        """Take a datagram that has come from a source."""
+        """Receive a datagram from a source."""
         known = self._known.get(source)
         if isinstance(known, UdpSession) and known.leaving and not self._stopping:
             del self._known[source]
@@ -470,7 +473,7 @@ class Sources:
             self._dropped.add_dropped(Drop.NO_SESSION, len(oldest.datagrams))
 
     def note_opened(self, source: _Source, session: UdpSession) -> None:
-        """Send on what waits for a session that is there now."""
+        """Send on what was waiting for the session, which is open now."""
         self._asking -= 1
         waiting = self._known.get(source)
         if session.ended or not isinstance(waiting, WaitingSource):
@@ -481,13 +484,13 @@ class Sources:
             session.send_datagram(data)
 
     def note_refused(self, source: _Source) -> None:
-        """Forget a source for which no session could be had; another datagram begins anew."""
+        """Remove a source that got no session; its next datagram tries again."""
         self._asking -= 1
         self.forget_source(source)
 
     def forget_source(self, source: _Source, session: UdpSession | None = None) -> None:
-        """Forget a source whose session is over; another datagram begins anew. One that has begun by then has a
-        session of its own."""
+        """Remove a source whose session is over; its next datagram begins a new one. If a new session has already
+        begun, that one stays."""
         gone = self._known.get(source)
         if session is not None and gone is not session:
             return
@@ -498,7 +501,7 @@ class Sources:
             self.on_empty()
 
     def stop_sources(self) -> None:
-        """Take no new sources. Idempotent."""
+        """Accept no new sources. Idempotent."""
         if not self._stopping:
             self._stopping = True
             if not self._known:
@@ -506,11 +509,11 @@ class Sources:
 
 
 def _nothing() -> None:
-    """Nobody waits for the last source."""
+    """Do nothing: nobody waits for the last source."""
 
 
 class SourceSocket:
-    """Reads for `sources` from a socket, which is closed when they were stopped and the last one is gone."""
+    """Reads for `sources` from a socket, which is closed once they were stopped and the last one is gone."""
 
     def __init__(
         self, sock: socket.socket, sources: Sources, dropped: Dropped, watcher: Watcher | None = None
@@ -529,28 +532,28 @@ class SourceSocket:
                 data, source = self.sock.recvfrom(_MOST)
             except BlockingIOError:
                 return
-            except OSError:  # ICMP about an answer of ours
+            except OSError:  # an ICMP error about an answer of ours
                 self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
-            if count == 1:  # one that was alone has left room
+            if count == 1:  # a single datagram has left room for more in the buffer
                 self._kernel.count_new()
             self.sources.receive_datagram(data, source)
 
     def answer_source(self, source: _Source, data: memoryview) -> None:
-        """Send a datagram to a program; drop it when it can't be sent now."""
+        """Send a datagram to a program; drop it if it can't be sent now."""
         try:
             self.sock.sendto(data, source)
         except OSError as error:
             self._dropped.add_dropped(_unsent(error))
 
     def stop_reading(self) -> None:
-        """Read no more, as another process does; answers that are under way still go out. Idempotent."""
+        """Stop reading, since another process does; outstanding answers are still sent. Idempotent."""
         if self._reading:
             self._reading = False
             self._kernel.count_new()
             self._watcher.remove_reader(self.sock.fileno())
 
     def close(self) -> None:
-        """Read no more, nor answer."""
+        """Stop reading and answering."""
         self.stop_reading()
         self.sock.close()

@@ -1,4 +1,4 @@
-"""Connections whose streams are counted: those that are retired are closed when their last stream is over."""
+"""Connections with counted streams. A retired one is closed when its last stream is over."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dtp.net.connection import Connection
 from dtp.pay.errors import UNPAID
 from dtp.tasks import start_task
 
-#: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
+#: Seconds for which a host's endpoint may be unreachable before its streams are given up for another endpoint.
 GIVE_UP: Final = 5.0
 
 
 class UsedConnections:
-    """How many streams each connection carries, and those that end with their last one. Close it."""
+    """Counts each connection's streams, and closes retired connections with their last one. Has to be closed."""
 
     def __init__(self, is_replaced: Callable[[Connection], bool]) -> None:
-        """`is_replaced` says whether another endpoint serves in place of a connection's."""
+        """`is_replaced` returns True if another endpoint serves in place of a connection's."""
         self._is_replaced = is_replaced
         self._streams: Counter[Connection] = Counter()
         self._retired: set[Connection] = set()
@@ -30,7 +30,7 @@ class UsedConnections:
 
     @property
     def retired(self) -> set[Connection]:
-        """Those that are retired and not closed yet."""
+        """Retired connections that aren't closed yet."""
         return self._retired
 
     def add_stream(self, connection: Connection) -> None:
@@ -44,8 +44,8 @@ class UsedConnections:
             self._close_if_done(connection)
 
     def retire(self, connection: Connection) -> None:
-        """Close a connection once its streams are over. Also one that its peer has closed, for what it holds: a lane
-        to pay by, say. Idempotent."""
+        """Close a connection once its streams are over. This is also for one that the peer has closed, to release
+        what it holds, such as a payment lane. Idempotent."""
         if connection not in self._retired:
             self._retired.add(connection)
             if not connection.source:
@@ -54,9 +54,11 @@ class UsedConnections:
             self._close_if_done(connection)
 
     def _give_up(self, connection: Connection) -> None:
-        """Break off streams of an endpoint that is still away, once another endpoint of the service is there.
+        """Break off the streams of an endpoint that is still unreachable, if another endpoint of the service has
+        been found.
 
-        If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
+        If the same endpoint is back, it has said whether it knows the connection. If there is none, the streams may
+        still be resumed.
         """
         self._giving_up.pop(connection, None)
         if not connection.closed and not connection.source and self._is_replaced(connection):
@@ -74,10 +76,10 @@ class UsedConnections:
         self._retired.discard(connection)
         del self._closing[connection]
         if (later := self._giving_up.pop(connection, None)) is not None:
-            later.cancel()  # which also lets go of the connection
+            later.cancel()  # which also drops the reference to the connection
 
     async def cancel(self) -> None:
-        """Break off what is being closed, which is `retired` no more, and give up nothing later."""
+        """Interrupt closing, and give up nothing later. The connections count as `retired` no more."""
         tasks = list(self._closing.values())
         for task in tasks:
             task.cancel()
@@ -88,7 +90,8 @@ class UsedConnections:
 
 
 async def _part(connection: Connection) -> None:
-    """Close it; if it has no carrier now, once it is resumed: else the peer would wait for it for a minute."""
+    """Close a connection, after it is resumed if it has no carrier now: otherwise the peer would wait for it for a
+    minute."""
     if not connection.source:
         with contextlib.suppress(DtpError):
             await connection.ping()
@@ -96,6 +99,6 @@ async def _part(connection: Connection) -> None:
 
 
 async def close_used(connection: Connection) -> None:
-    """Close a connection. What its money didn't suffice to deliver is told by its streams."""
+    """Close a connection. Its streams tell what its money was too little to deliver."""
     with contextlib.suppress(*UNPAID):
         await connection.close()

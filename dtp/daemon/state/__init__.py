@@ -1,7 +1,7 @@
-"""Where is counted over restarts, and by several daemons together: a store for each kind of database.
+"""Where counts are kept over restarts, and shared by several daemons: a store for each kind of database.
 
-Daemons decide by themselves and tell each other what they have counted, once a second: no request waits for a
-database, and a quota may be overrun by what comes within that second (docs/decisions/0086).
+Daemons decide by themselves and exchange their counts once a second. So no request waits for a database, and a
+quota may be exceeded by what comes within that second (docs/decisions/0086).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol, cast
 
 
 class CountKey(NamedTuple):
-    """Whose use it is: of which rule ("SERVICE/NUMBER/SECONDS"), in which period, by which caller ("*": all)."""
+    """Identifies a count: of which rule ("SERVICE/NUMBER/SECONDS"), in which period, of which caller ("*" for
+    all)."""
 
     scope: str
     period: int
@@ -20,53 +21,55 @@ class CountKey(NamedTuple):
 
 
 class Used(NamedTuple):
-    """How much: requests and bytes."""
+    """What was used, in requests and bytes."""
 
     requests: int = 0
     data: int = 0
 
 
-#: Callers that are counted at once in memory; times that have passed are forgotten long before. About 20 MB.
+#: The most callers that are counted in memory, which takes about 20 MB. Times in the past are dropped long before
+#: that.
 MAX_CALLERS = 100_000
 
 
 class CountStore(Protocol):
-    """Adds up what daemons of one name count.
+    """Adds up the counts of daemons with one name.
 
-    Raises `StateError` when the database can't do it now; then nothing was added.
+    Raises `StateError` when the database is unavailable, in which case nothing was added.
     """
 
-    #: Whether `exchange_counts` also gives totals that were not asked for: those that others have changed since.
+    #: Whether `exchange_counts` also returns totals that weren't asked for, which others have changed since the
+    #: last call.
     tells: bool
 
     async def open(self) -> None:
-        """Connect, and make the tables if they are not there."""
+        """Connect, and create the tables if they don't exist."""
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """Add `deltas`, all or none, and give the totals of their keys.
+        """Add `deltas`, either all or none, and return the totals of their keys.
 
-        Zeros only ask, and leave nothing behind: whoever comes is asked about, and anybody may come.
-        A key of which no total is given can't be counted there, whatever the others: it isn't to be told again.
+        Zeros only ask, and store nothing: every caller is asked about, and anybody may come. A key without a total
+        in the result can't be counted there, whatever happens to others: it must not be reported again.
         """
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Drop what was counted for the periods before this one."""
+        """Remove the counts of earlier periods."""
 
     async def ban(self, caller: str, until: float) -> None:
-        """Keep a caller out until then (Unix time), at all daemons of the host."""
+        """Ban a caller until then (Unix time), at all daemons of the host."""
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Return who is kept out after `now`, and until when. Bans that have ended stay, for who asks of an earlier
-        time."""
+        """Return the bans that hold after `now`, with their ends. Bans that have ended are kept, since a caller's
+        clock may be behind."""
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""
 
 
-#: Returns a store that is not open yet, at a URL, for the daemons that count under a name.
+#: Returns an unopened store at a URL, for the daemons that count under a name.
 MakeStore = Callable[[str, str], CountStore]
 
-#: Scheme of `[state] url` -> the module whose `make(url, host)` gives a store for daemons that count as one.
+#: The scheme of `[state] url`, and the module whose `make(url, host)` returns a store.
 STORES: dict[str, str] = {
     "sqlite": "dtp.daemon.state.sqlite",
     "redis": "dtp.daemon.state.redis",
@@ -76,19 +79,19 @@ STORES: dict[str, str] = {
 
 
 def make(url: str, host: str) -> CountStore:
-    """Return the store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. Nothing is opened
+    """Return the store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. It isn't opened
     yet.
 
-    Raises `ConfigError` when the package it takes is not installed.
+    Raise `ConfigError` when a required package isn't installed.
     """
     module = importlib.import_module(STORES[url.partition(":")[0]])
     return cast(CountStore, module.make(url, host))
 
 
 def check_url(url: str) -> None:
-    """Raise `ConfigError` for what is wrong with the store at `url` and can be seen without asking a server.
+    """Raise `ConfigError` for faults of the store at `url` that show without asking a server.
 
-    That is a package that is missing, a URL that its client doesn't take, a file that isn't a database. Nothing is
-    made or changed.
+    These are a missing package, a URL that the client doesn't accept, or a file that isn't a database. Nothing is
+    created or changed.
     """
     importlib.import_module(STORES[url.partition(":")[0]]).check_url(url)

@@ -1,6 +1,7 @@
-"""What a process has counted, for the one that takes its place at an upgrade: bans, quotas and rates.
+"""What a process has counted for its successor in an upgrade: bans, quotas and rates.
 
-It goes in a file that only the two have, as JSON; of another version, nothing is taken over and that is said.
+It is passed as JSON in a file that only the two processes have. From another version nothing is taken over, which
+is logged.
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ from dtp.identity import PeerId
 
 log = logging.getLogger("dtpd")
 
-#: Set for a process that takes over: the file's descriptor, and which file it is. A process of another version leaves
-#: the variable to its own successor, which has something else at that number.
+#: Set for a successor: the descriptor of the file, and its identity. A process of another version passes the
+#: variable on to its own successor, where that descriptor is something else.
 COUNTED = "DTPD_COUNTED"
 _VERSION = 1
-#: Rows of each kind: those who have used most. Writing and reading 20,000 takes a tenth of a second each.
+#: The most entries of each kind, those with the largest use. Writing and reading 20,000 take a tenth of a second
+#: each.
 MOST = 20_000
 
-#: A rate by its name, and a caller of it; None: all together.
+#: The name of a rate, and a caller; None for all callers together.
 Rated = tuple[str, PeerId | None]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Times are of the steady clock, which processes share; those of bans are Unix time."""
+    """Times are of the monotonic clock, which processes share; ends of bans are Unix time."""
 
-    #: Until when callers are kept out.
+    #: Banned callers, with the end of each ban.
     bans: Mapping[str, float] = field(default_factory=dict)
     #: Quotas, where no `[state]` keeps them.
     used: Mapping[CountKey, Used] = field(default_factory=dict)
-    #: Rates of one process: when the buckets of requests and of bytes are empty.
+    #: Rates of a single process: when the buckets of requests and of bytes will be empty.
     rates: Mapping[Rated, tuple[float, float]] = field(default_factory=dict)
-    #: Rates of workers: the same, by the key in their table.
+    #: The same of workers, by the key in their shared table.
     rows: Mapping[bytes, float] = field(default_factory=dict)
-    #: `Config.kept_in` of who tells: a process that keeps bans there, too, finds them there.
+    #: `Config.kept_in` of the previous process. A successor that keeps its bans there, too, finds them there.
     kept_in: str = ""
 
     def to_bytes(self) -> bytes:
@@ -62,7 +64,8 @@ class Counted:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Counted:
-        """Return what `to_bytes` was made of. Raises `ValueError`, `TypeError` or `LookupError` for anything else."""
+        """Return what `to_bytes` was called on. Raise `ValueError`, `TypeError` or `LookupError` for anything
+        else."""
         body = json.loads(data)
         if body["version"] != _VERSION:
             raise ValueError(f"version {body['version']}")
@@ -73,17 +76,18 @@ class Counted:
             {(name, PeerId(bytes.fromhex(key)) if key else None): (float(requests), float(size))
              for name, key, requests, size in body["rates"]},
             {bytes.fromhex(key): float(time) for key, time in body["rows"]},
-            str(body.get("kept_in", "")),  # versions that don't say so tell bans of memory alone
+            str(body.get("kept_in", "")),  # older versions only pass on bans in memory
         )  # fmt: skip
 
     def bans_for(self, kept_in: str, known: Mapping[str, float]) -> dict[str, float]:
-        """Return those that a process has to take over which keeps its bans in `kept_in` and finds `known` there."""
-        if kept_in and kept_in == self.kept_in:  # one that others have ended since must not begin again
+        """Return the bans that a successor has to take over, which keeps its own in `kept_in` and has found `known`
+        there."""
+        if kept_in and kept_in == self.kept_in:  # a ban that was lifted meanwhile must not return
             return {}
         return {caller: until for caller, until in self.bans.items() if until > known.get(caller, 0.0)}
 
 
-#: Where there is no process before.
+#: For a daemon without a predecessor.
 NOTHING = Counted()
 
 
@@ -92,7 +96,8 @@ def _largest(rows: Iterable[tuple[Any, float]]) -> list[tuple[Any, float]]:
 
 
 def file_of(counted: Counted) -> tuple[BinaryIO, str]:
-    """Return a file for another process to read, and what `COUNTED` is there, where it has the same descriptor."""
+    """Return a file for another process to read, and the value of `COUNTED` for it, where it has the same
+    descriptor."""
     file = os.fdopen(memory_file(), "w+b")
     file.write(counted.to_bytes())
     file.seek(0)
@@ -105,8 +110,7 @@ def _name_of(descriptor: int) -> str:
 
 
 def inherited() -> Counted:
-    """Return what the process that this one replaces has counted; nothing without one, or where it can't be
-    understood."""
+    """Return what the replaced process has counted; nothing if there is none, or the file can't be understood."""
     name = os.environ.pop(COUNTED, "")
     try:
         descriptor = int(name.partition(":")[0])

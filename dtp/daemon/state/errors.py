@@ -1,4 +1,4 @@
-"""What goes wrong with a store."""
+"""Errors of stores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dtp.errors import CarrierError, ConfigError
 
 
 class StateError(CarrierError):
-    """The database could not be reached or did not do it; nothing was counted there. Trying again may help."""
+    """The database couldn't be reached or refused the change; nothing was counted there. Trying again may help."""
 
     code = "state"
 

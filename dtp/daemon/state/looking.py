@@ -1,6 +1,7 @@
-"""Whether the databases that a file names would serve a daemon, for `dtpd check --connect`. Nothing is made there.
+"""Checks whether the databases in a configuration would work, for `dtpd check --connect`. Nothing is created.
 
-All raise `ConfigError` or `StoreUnusable` for what ends `dtpd run` with 78, and another `DtpError` for what may pass.
+All raise `ConfigError` or `StoreUnusable` for what would end `dtpd run` with 78, and another `DtpError` for what
+may be temporary.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dtp.daemon.state.errors import StateError, StateUnusable
 
 
 def look_at_state(url: str) -> None:
-    """Look at the counts at `url`, which is not a file."""
+    """Check the counts at `url`, which isn't a file."""
     if url.startswith("postgresql"):
         _look_at_postgresql(url, "[state]")
     elif url.startswith("redis"):
@@ -28,7 +29,7 @@ def look_at_state(url: str) -> None:
 
 
 def look_at_vouchers(url: str) -> None:
-    """Look at the vouchers at `url`."""
+    """Check the vouchers at `url`."""
     if url.startswith("postgresql"):
         _look_at_postgresql(url, "[chain]")
         return
@@ -42,7 +43,7 @@ def look_at_vouchers(url: str) -> None:
 
 
 def look_at_mailbox(url: str, most_bytes: int) -> None:
-    """Look at the mailbox at `url`, which takes rows of so many bytes."""
+    """Check the mailbox at `url`, with rows of at most this many bytes."""
     if url.startswith("nats"):
         from dtp.messaging.mailbox.nats_line import look_at
 

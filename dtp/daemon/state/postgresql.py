@@ -57,27 +57,28 @@ _TOTAL = """
 SELECT requests, data FROM dtpd_used WHERE host = %s AND scope = %s AND period = %s AND caller = %s
 """
 _FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
-#: Two daemons that make the table at once would collide in the catalogue: one at a time.
+#: One daemon at a time: if two created the tables at once, they would collide in the catalogue.
 _LOCK = "SELECT pg_advisory_xact_lock(7237)"
 
 
 class PostgresCountStore:
-    """One connection, made again after it broke."""
+    """One connection, which is made again after it broke."""
 
     tells = False
 
     def __init__(self, url: str, host: str, *, patience: float = PATIENCE) -> None:
-        """`patience`: seconds for a transaction. Neither a daemon's end nor a ban waits longer for a server that says
-        nothing."""
+        """`patience`: seconds for a transaction. Neither the end of a daemon nor a ban waits longer for a silent
+        server."""
         self._url, self._host, self._patience = url, host, patience
         self._database: psycopg.AsyncConnection[tuple[int, int]] | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connect and make the table. Raises `StateError`, and `StateUnusable` where the server refuses for good."""
+        """Connect and create the tables. Raise `StateError`, or `StateUnusable` where the server refuses
+        permanently."""
 
         async def nothing(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
-            """Do nothing: the tables are made where there is a new connection."""
+            """Do nothing: a new connection creates the tables."""
 
         try:
             await self._run_transaction(nothing)
@@ -89,11 +90,11 @@ class PostgresCountStore:
             raise StateUnusable(f"[state] {error}; {mended}") from error
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """Add them in one transaction. Raises `StateError`."""
+        """Add them in one transaction. Raise `StateError`."""
 
         async def add(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[CountKey, Used]:
             totals = {}
-            # In one order, or two daemons that add to the same rows could wait for each other.
+            # In a fixed order, or two daemons that add to the same rows could deadlock.
             for key in sorted(deltas):
                 statement, values = (_ADD, deltas[key]) if any(deltas[key]) else (_TOTAL, ())
                 cursor = await database.execute(statement, (self._host, *key, *values))
@@ -103,7 +104,7 @@ class PostgresCountStore:
         return await self._run_transaction(add)
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Raises `StateError`."""
+        """Remove the counts of earlier periods. Raise `StateError`."""
 
         async def delete(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_FORGET, (self._host, scope, before))
@@ -111,7 +112,7 @@ class PostgresCountStore:
         await self._run_transaction(delete)
 
     async def ban(self, caller: str, until: float) -> None:
-        """Raises `StateError`."""
+        """Ban a caller until then (Unix time). Raise `StateError`."""
 
         async def insert(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_BAN, (self._host, caller, until))
@@ -119,7 +120,7 @@ class PostgresCountStore:
         await self._run_transaction(insert)
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Raises `StateError`."""
+        """Return the bans that hold after `now`, with their ends. Raise `StateError`."""
 
         async def select(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[str, float]:
             cursor = await database.execute(_BANNED, (self._host, now))
@@ -151,13 +152,13 @@ class PostgresCountStore:
                     return await work(self._database)
         except (psycopg.Error, OSError) as error:
             if isinstance(error, psycopg.errors.UndefinedTable):
-                await self.close()  # an empty database was put in its place: the next connection makes them
+                await self.close()  # a new, empty database: connecting creates the tables
             raise StateError(f"PostgreSQL: {describe_fault(error, self._url)}") from error
 
 
 @contextlib.asynccontextmanager
 async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]], seconds: float) -> AsyncIterator[None]:
-    """Hang up on a server that hasn't answered by then."""
+    """Close the connection if the server hasn't answered by then."""
     timer = asyncio.get_running_loop().call_later(seconds, hang_up, database.fileno())
     try:
         yield
@@ -171,7 +172,7 @@ def make(url: str, host: str) -> PostgresCountStore:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
-    is asked."""
+    """Raise `StateUnusable` for a URL that the client doesn't accept, or that names unusable files. No server is
+    asked."""
     if (wrong := find_wrong_setting(url)) is not None:
         raise StateUnusable(f"[state] PostgreSQL: {wrong}")

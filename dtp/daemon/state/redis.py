@@ -28,21 +28,21 @@ except ImportError as error:
 
 log = logging.getLogger("dtpd")
 
-#: Seconds after which a key that nobody adds to goes by itself; each exchange begins them anew.
+#: Seconds after which Redis removes an unused key. Each exchange starts them again.
 _KEEP = 40 * 86_400
 _REQUESTS, _DATA = "requests", "bytes"
 
 
 class RedisCountStore:
-    """A hash for each key, added to in one transaction."""
+    """A hash for each key, with additions in one transaction."""
 
     tells = False
 
     def __init__(self, url: str, host: str) -> None:
         self._host = host
-        #: Bans that can't be read and were told of, as they stand there.
+        #: Unreadable bans that were logged, as they are stored.
         self._unread: set[tuple[bytes | str, bytes | str]] = set()
-        #: Counts that can't be added to and were told of.
+        #: Broken counts that were logged.
         self._broken: set[str] = set()
         self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
@@ -53,8 +53,8 @@ class RedisCountStore:
         return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
 
     async def open(self) -> None:
-        """Ask whether the server is there. Raises `StateError` when it is not, and `StateUnusable` when it wants
-        another name or password, or can't prove its own."""
+        """Check that the server answers. Raise `StateError` if it doesn't, or `StateUnusable` if it wants another
+        name or password, or can't prove its identity."""
         try:
             await self._redis.ping()
         except (RedisError, OSError) as error:
@@ -66,7 +66,8 @@ class RedisCountStore:
             raise StateError(self._describe(error)) from error
 
     async def _has_another_database(self) -> bool:
-        """Return whether the server answers in the database that each has, 0, and it isn't the one that is meant."""
+        """Return True if the server answers in database 0, which every server has, and the configured one is
+        another."""
         mine = self._redis.connection_pool
         if not int(mine.connection_kwargs.get("db") or 0):
             return False
@@ -81,10 +82,10 @@ class RedisCountStore:
         return True
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """In one MULTI. Raises `StateError`.
+        """Add them in one MULTI. Raise `StateError`.
 
-        Redis does the rest of one when a part fails. What can't be added to is left out, and is counted here alone:
-        told as a failure of all, all would be added again.
+        Redis executes the rest of a MULTI when a part fails. A count that can't be added to is left out, and only
+        counted here: reported as a failure of all, everything would be added twice.
         """
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -118,24 +119,24 @@ class RedisCountStore:
         return totals
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Do nothing: Redis forgets by itself."""
+        """Do nothing: Redis removes old counts by itself."""
 
     async def ban(self, caller: str, until: float) -> None:
-        """Raises `StateError`."""
+        """Ban a caller until then (Unix time). Raise `StateError`."""
         try:
             await self._redis.hset(f"dtpd:{self._host}:bans", caller, repr(until))
         except (RedisError, OSError) as error:
             raise StateError(self._describe(error)) from error
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Raises `StateError`."""
+        """Return the bans that hold after `now`, with their ends. Raise `StateError`."""
         try:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
         except (RedisError, OSError) as error:
             raise StateError(self._describe(error)) from error
         bans: dict[str, float] = {}
         unread = set()
-        for row in found.items():  # one that somebody wrote there by hand must not lift all others
+        for row in found.items():  # a row that somebody wrote by hand must not lift all other bans
             try:
                 bans.update([_ban(*row)])
             except ValueError:
@@ -151,7 +152,7 @@ class RedisCountStore:
 
 
 def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
-    """Raises `ValueError`."""
+    """Return a caller, and the end of its ban. Raise `ValueError`."""
     moment = float(until)
     if math.isnan(moment):
         raise ValueError("not a number")
@@ -159,7 +160,7 @@ def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
 
 
 def what_mends(error: BaseException | None) -> str | None:
-    """Return what a person has to do about an error of connecting; None where trying again may help."""
+    """Return what a person has to do about a connection error; None if trying again may help."""
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return "the URL takes another name or password"
     if is_refused_for_good(error):
@@ -182,16 +183,16 @@ def describe_fault(error: Exception, pool: Any) -> str:
 
 
 def find_wrong_setting(url: str) -> str | None:
-    """Return what the client doesn't take of a URL, or which of its files it can't use; None if nothing.
+    """Return what the client doesn't accept in a URL, or which of its files it can't use; None for nothing.
 
-    Nobody is asked.
+    No server is asked.
     """
     try:
-        pool: Any = redis.Redis.from_url(url).connection_pool  # whose types are not told
+        pool: Any = redis.Redis.from_url(url).connection_pool  # it has no type annotations
         connection = pool.make_connection()
         if isinstance(connection, redis.SSLConnection):
             connection.ssl_context.get()
-    except ValueError:  # its words are not quoted: a password may be in them
+    except ValueError:  # its message isn't quoted, since it may have a password
         return "Redis doesn't take this URL: it is as in redis://HOST:PORT/NUMBER"
     except (RedisError, OSError) as error:
         return f"Redis doesn't take the URL's settings of TLS, or a file that they name: {error}"
@@ -205,7 +206,7 @@ def make(url: str, host: str) -> RedisCountStore:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; nobody is
+    """Raise `StateUnusable` for a URL that the client doesn't accept, or that names unusable files. No server is
     asked."""
     if (wrong := find_wrong_setting(url)) is not None:
         raise StateUnusable(f"[state] {wrong}")

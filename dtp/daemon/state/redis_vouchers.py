@@ -1,9 +1,9 @@
-"""Vouchers that several daemons of one host are paid by, in Redis: `[chain] vouchers = "redis://..."`.
+"""Vouchers received by several daemons of one host, in Redis: `[chain] vouchers = "redis://..."`.
 
-Vouchers are money, and Redis keeps what it has answered for only where it is told to: a server that doesn't write
-each change to the disk before it answers is refused by name. Redis has no lock that ends with its holder, so a
-channel is held by a lease, and what its holder writes is fenced. docs/decisions/0063 has the reasons. Takes
-`pip install 'dtp-sockets[state-redis]'`.
+Vouchers are money, and Redis only keeps what it has acknowledged if it is told to. So a server that doesn't write
+each change to the disk before it answers is refused, with the setting's name. Redis has no lock that ends with its
+holder, so a channel is held by a lease, and its holder's writes are fenced (docs/decisions/0063). Requires `pip
+install 'dtp-sockets[state-redis]'`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ log = logging.getLogger("dtpd")
 
 _PREFIX = "dtp:pay:"
 _TIMEOUT = 5.0
-#: Milliseconds that a channel, or claiming, stays with a daemon that isn't heard of any more.
+#: Milliseconds for which a silent daemon keeps a channel, or the right to claim.
 LEASE = 5_000
-#: Seconds after which leases are renewed: several times before they end.
+#: Seconds between renewals of leases, several of which fit into a lease.
 _RENEW = 1.0
 
-#: What the server has to be set to, and why. Asked at the start and after each fault: it may be another one by then.
+#: Required settings of the server, with reasons. Checked at the start and after each error, since it may be another
+#: server then.
 _SETTINGS = {
     "appendonly": ("yes", "else a crash takes vouchers"),
     "appendfsync": ("always", "else a power cut takes the last ones"),
@@ -55,7 +56,7 @@ _SETTINGS = {
     "maxmemory-policy": ("noeviction", "else vouchers are thrown away when memory is short"),
 }
 
-# Numbers go up to 2^64 - 1, which Lua's don't hold: 20 decimal digits, compared as texts.
+# Numbers go up to 2^64 - 1, which Lua can't hold exactly: they are 20 decimal digits, compared as strings.
 _RECEIVE = """
 local kept, at = {}, 2
 while at <= #ARGV do
@@ -112,7 +113,7 @@ end
 redis.call('HINCRBY', name, ARGV[2] .. ':requests', ARGV[3])
 redis.call('HINCRBY', name, ARGV[2] .. ':bytes', ARGV[4])
 """
-#: A count without a quota isn't leased, as `dtp.pay.terms.leased` says.
+#: A count without a quota isn't leased, see `dtp.pay.terms.leased`.
 _LEASE = """
 local name = KEYS[1] .. 'pass:' .. ARGV[1]
 for _, field in ipairs(redis.call('HKEYS', name)) do
@@ -144,7 +145,7 @@ if redis.call('EXISTS', name) == 0 then redis.call('HSET', name, 'total', '0', '
 redis.call('HSET', name, 'state', 'over')
 redis.call('SREM', KEYS[1] .. 'channels', ARGV[1])
 """
-# The lease ends by itself; who had it last is remembered, and nobody else writes until somebody takes it.
+# A lease ends by itself. Its last holder is remembered, and nobody else writes until somebody takes it.
 _TAKE = """
 local holder, lease = KEYS[1] .. 'holder:' .. ARGV[2], KEYS[1] .. 'lease:' .. ARGV[2]
 if redis.call('GET', holder) ~= ARGV[1] and (ARGV[4] == 'again' or redis.call('EXISTS', lease) == 1) then
@@ -165,12 +166,12 @@ for at = 3, #ARGV do
   end
 end
 """
-#: In place of a channel: who claims. No channel's id is so short.
+#: Used in place of a channel for the right to claim. No channel has such a short id.
 _CLAIMS = "claims"
 
 
 class RedisUnsafe(StoreError, ConfigError):
-    """The Redis server may forget what it has answered for; the message names the setting to change."""
+    """The Redis server may lose what it has acknowledged; the message names the setting to change."""
 
     code = "redis-unsafe"
 
@@ -191,12 +192,12 @@ def _digits(number: int) -> str:
 
 
 class RedisVouchers:
-    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
+    """A `VoucherStore` for what is sold. Keys to pay with stay in a separate file."""
 
     def __init__(self, url: str, *, make: bool = True, renew: float = _RENEW) -> None:
-        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`,
-        `StateUnusable` where the server refuses for good, and `NoStore` where no daemon has claimed out of this
-        database and `make` is False.
+        """Connect, and check that the server keeps what it acknowledges. Raise `StoreError`, `RedisUnsafe`,
+        `StateUnusable` where the server refuses permanently, and `NoStore` where `make` is False and no daemon has
+        claimed from this database.
 
         Leases are renewed every `renew` seconds."""
         self._renew = renew
@@ -207,11 +208,11 @@ class RedisVouchers:
         self._lock = threading.RLock()
         self._ended = threading.Event()
         check_url(url)
-        # Nothing is said twice by itself: of a write without an answer nobody knows whether it was done.
+        # Nothing is retried automatically: after a write without an answer, nobody knows whether it was done.
         self._redis: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
-        # Who claimed last is remembered without an end, and each daemon that sells asks when it begins.
+        # The last claimer is remembered for ever, and each selling daemon asks for that when it starts.
         try:
             claimed = self._do_work(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}"))
         except StoreError as error:
@@ -238,7 +239,7 @@ class RedisVouchers:
             raise StoreError(f"the vouchers in Redis: {words}") from error
 
     def _check_safe(self) -> None:
-        """Raise `RedisUnsafe` for a server that may forget what it has answered for."""
+        """Raise `RedisUnsafe` for a server that may lose what it has acknowledged."""
         server = self._redis.info("server")
         role = self._redis.info("replication").get("role")
         if server.get("redis_mode") != "standalone" or role != "master":
@@ -259,11 +260,11 @@ class RedisVouchers:
         return self._do_work(lambda server: server.eval(script, 1, _PREFIX, *values))
 
     def close(self) -> None:
-        """Give back what is held, and disconnect. Idempotent."""
+        """Release everything that is held, and disconnect. Idempotent."""
         with self._lock:
             if self._ended.is_set():
                 return
-            with contextlib.suppress(StoreError):  # else the leases end by themselves
+            with contextlib.suppress(StoreError):  # otherwise the leases end by themselves
                 for channel in [*self._held, *([_CLAIMS] if self._claiming else [])]:
                     self._run_script(_GIVE, self._me, channel)
             self._ended.set()
@@ -286,27 +287,28 @@ class RedisVouchers:
                 leases = [*self._held, *([_CLAIMS] if self._claiming else [])]
                 try:
                     self._run_script(_RENEW_ALL, self._me, LEASE, *leases)
-                except StoreError as error:  # whoever writes hears of it; what another one takes is fenced
+                except StoreError as error:  # writers will notice it, and what another daemon takes is fenced
                     log.debug("%s", error)
 
     @property
     def is_shared(self) -> bool:
-        """True: daemons on several machines have the database in common."""
+        """True: daemons on several machines share the database."""
         return True
 
     def open_holds(self) -> ChannelHolds:
-        """Return this object: it is of one daemon, and so is what it holds."""
+        """Return this object, which belongs to one daemon, as do the channels it holds."""
         return self
 
     def is_claimer(self) -> bool:
-        """True if this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
+        """True if this daemon may claim: the first that asks, until it has been silent for `LEASE`."""
         with self._lock:
             self._claiming = bool(self._run_script(_TAKE, self._me, _CLAIMS, LEASE, ""))
             return self._claiming
 
     def hold_channel(self, channel: str) -> bool:
-        """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago, or
-        while it was lost here and isn't freed yet: who is still served on it knows nothing of what another got."""
+        """Hold a channel, once more if it is held here. Return False while another daemon holds it or did moments
+        ago, or while it was lost here and not freed yet: whoever is still served on it doesn't know what another
+        daemon has received."""
         with self._lock:
             if not self._run_script(
                 _TAKE, self._me, channel, LEASE, "again" if channel in self._held else ""
@@ -316,7 +318,7 @@ class RedisVouchers:
             return True
 
     def free(self, channel: str) -> None:
-        """Give back what `hold_channel` took, once."""
+        """Undo one `hold_channel`."""
         with self._lock:
             left = self._held.pop(channel, 0) - 1
             if left > 0:
@@ -331,10 +333,10 @@ class RedisVouchers:
         holders: list[bytes | None] = self._do_work(lambda server: server.mget(leases)) if asked else []
         return {channel for channel, holder in zip(asked, holders, strict=True) if holder is not None}
 
-    # ---- as VoucherStore has it ------------------------------------------------------------------------------------
+    # ---- VoucherStore ------------------------------------------------------------------------------------------
 
     def _read_lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:
-        """Return channel, lane and fields of all lanes of channels, in their order."""
+        """Return channel, lane and fields of all lanes of these channels, in order."""
         with_lanes: list[tuple[str, int]] = []
         for channel in channels:
             numbers = self._do_work(partial(_members, name=f"{_PREFIX}lanes:{channel}"))
@@ -349,14 +351,14 @@ class RedisVouchers:
         return [(*place, row) for place, row in zip(with_lanes, self._do_work(read), strict=True)]
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
-        """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
+        """Return what is known of a lane that pays us, or a new one. Raise `StoreError`."""
         fields = ["message", "signature", "requests", "bytes", "preimage"]
         row: list[Any] = self._do_work(lambda server: server.hmget(f"{_PREFIX}lane:{channel}:{lane}", fields))
         row[2:4] = (row[2] or 0, row[3] or 0)
         return sold_lane_of(channel, lane, [row])
 
     def sold_lanes(self, channel: str | None = None) -> list[Sold]:
-        """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
+        """Return the lanes with a voucher, of one channel or of all that aren't over. Raise `StoreError`."""
         if channel is not None:
             channels = [channel]
         else:
@@ -370,13 +372,14 @@ class RedisVouchers:
         return end is not None and end.over
 
     def vouched_sums(self, channel: str) -> dict[int, int]:
-        """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
+        """Return the amount of each lane's newest voucher. Raise `StoreError`."""
         return {lane: int(amount or 0) for _, lane, (amount,) in self._read_lanes([channel], "amount")}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """Keep vouchers whose signatures are good, all or none; return which of them were new. Raises `StoreError`.
+        """Store vouchers with valid signatures, either all or none; return which of them were new. Raise
+        `StoreError`.
 
-        One for a channel that another daemon has taken over is not kept, and does not count here.
+        A voucher for a channel that another daemon has taken over isn't stored, and is exempt from this.
         """
         values: list[str | bytes] = []
         for signed, used in received:
@@ -387,7 +390,8 @@ class RedisVouchers:
         return [bool(one) for one in self._run_script(_RECEIVE, self._me, *values)] if values else []
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
-        """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
+        """Store the key of a locked charge before it is asked for. Raise `StoreError`, also while a lock is
+        open."""
         for _ in range(100):
             newest = self.sold_lane(channel, lane).newest
             if newest is not None and newest.voucher.hash_lock is not None:
@@ -401,37 +405,39 @@ class RedisVouchers:
         raise StoreError(f"lane {lane} of {channel} gets vouchers too fast to sell under a lock")
 
     def save_served(self, channel: str, lane: int, used: Usage) -> None:
-        """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
+        """Store what was served on the lane so far, whether paid or not. Raise `StoreError`."""
         self._run_script(_SERVED, channel, str(lane), *map(_digits, used))
 
     def pass_used(self, pass_: str, period: int) -> Usage:
-        """Return what was used under a pass in one of its periods. Raises `StoreError`."""
+        """Return what was used under a pass in one of its periods. Raise `StoreError`."""
         fields = [f"{period}:requests", f"{period}:bytes"]
         requests, size = self._do_work(lambda server: server.hmget(f"{_PREFIX}pass:{pass_}", fields))
         return Usage(int(requests or 0), int(size or 0))
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
+        """Add to what was used under a pass (which may be negative), and remove older periods. Raise
+        `StoreError`."""
         self._run_script(_PASS, pass_, str(period), *map(str, more))
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
-        """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
+        """Count `wanted` as used, as far as the quota allows; return what was counted. Raise `StoreError`."""
         return Usage(*self._run_script(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
 
     def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
-        """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
-        for longer. Raises `StoreError`."""
+        """Store that the channel is to be closed for `total`. Return the stored end, which of two is the one that
+        is valid longer. Raise `StoreError`."""
         row = self._run_script(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
         if row is None:
             raise _taken_over(channel)
         return _end(channel, row)
 
     def mark_closed(self, channel: str) -> None:
-        """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
+        """Store that the channel is closed on the chain, so that nothing can be claimed any more. Raise
+        `StoreError`."""
         self._run_script(_OVER, channel)
 
     def end_of(self, channel: str) -> End | None:
-        """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
+        """Return the agreed or known end of a channel; None while it goes on. Raise `StoreError`."""
         fields = ["total", "not_after", "state", "chain"]
         row: list[Any] = self._do_work(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
         return None if row[2] is None else _end(channel, row)
@@ -442,7 +448,7 @@ def _end(channel: str, row: list[bytes | None]) -> End:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; nobody is
+    """Raise `StateUnusable` for a URL that the client doesn't accept, or that names unusable files. No server is
     asked."""
     if (wrong := find_wrong_setting(url)) is not None:
         raise StateUnusable(f"[chain] {wrong}")

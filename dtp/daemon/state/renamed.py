@@ -1,4 +1,4 @@
-"""Bans of daemons of a host object that kept them by identity: before there was the host, or a name for it."""
+"""Bans that daemons of a host object kept under their identity, before there was a host or a name for it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from dtp.daemon import state
 from dtp.daemon.config.model import Config
 
-#: The end of a mark: it ended long ago, so that it keeps nobody out and no daemon tells of it.
+#: The end of a mark: in the past, so that it bans nobody and no daemon reports it.
 _MARKED = 1.0
 
 
 async def take_over_bans(config: Config, identity: object) -> None:
-    """Keep out under the host object's name, where that is used, who was kept out by the name of `identity`.
+    """Copy the bans kept under the name of `identity` to the host object's name, where that is used.
 
-    Each ban once, or one that was ended there would begin again with each start. It stays in the old place, where
-    the process that is replaced reads it. Raises `StateError`.
+    Each ban is copied once, or a ban that was lifted there would return with each start. It also stays in the old
+    place, where the replaced process reads it. Raise `StateError`.
     """
     before, now = str(identity), time.time()
     name = config.counted_as(identity)
@@ -24,7 +24,7 @@ async def take_over_bans(config: Config, identity: object) -> None:
     old, new = state.make(config.state, before), state.make(config.state, name)
     try:
         await old.open()
-        known = await old.list_bans(0.0)  # marks, too
+        known = await old.list_bans(0.0)  # including marks
         left = {caller: until for caller, until in known.items() if until > now}
         left = {caller: until for caller, until in left.items() if _mark(caller, until) not in known}
         if not left:

@@ -1,4 +1,4 @@
-"""Counts in a file: over restarts, and for the daemons of one machine. `sqlite:///absolute/path`."""
+"""Counts in a file, over restarts and for several daemons on one machine: `sqlite:///absolute/path`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data +
 RETURNING requests, data
 """
 _TOTAL = "SELECT requests, data FROM used WHERE host = ? AND scope = ? AND period = ? AND caller = ?"
-#: Fail where a table has other columns: it is another program's.
+#: These fail if a table has other columns, which means that it is another program's.
 _COLUMNS = {
     "used": "SELECT host, scope, period, caller, requests, data FROM used LIMIT 0",
     "bans": "SELECT host, caller, until FROM bans LIMIT 0",
 }
-#: What trying again doesn't mend, and what does.
+#: Errors that trying again doesn't help with, and what does.
 _FOR_GOOD = {
     sqlite3.SQLITE_NOTADB: "move the file away, or name another one",
     sqlite3.SQLITE_CORRUPT: "move the file away, or name another one",
@@ -51,12 +51,12 @@ _FOR_GOOD = {
     sqlite3.SQLITE_READONLY: "this user may not write it",
     sqlite3.SQLITE_ERROR: "it is another program's; name another file",
 }
-#: Seconds to wait for another process that writes.
+#: Seconds to wait for another process that is writing.
 _BUSY = 5.0
 
 
 class SqliteCountStore:
-    """One connection, used by one thread: the loop never waits for the disk."""
+    """One connection, used in one thread, so that the loop never waits for the disk."""
 
     tells = False
 
@@ -66,8 +66,8 @@ class SqliteCountStore:
         self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Open the file, and make it if it isn't there. Raises `StateError`, and `StateUnusable` for a file that is
-        no database, or a folder that isn't there or may not be written."""
+        """Open the file, or create it. Raise `StateError`, or `StateUnusable` for a file that isn't a database, or
+        a folder that doesn't exist or isn't writable."""
         try:
             await self._run_in_thread(self._open_file)
         except StateError as error:
@@ -92,7 +92,7 @@ class SqliteCountStore:
         self._database = database
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """Add them in one transaction. Raises `StateError`."""
+        """Add them in one transaction. Raise `StateError`."""
         return await self._run_in_thread(lambda: self._add_counts(deltas))
 
     def _add_counts(self, deltas: Mapping[CountKey, Used]) -> dict[CountKey, Used]:
@@ -111,7 +111,7 @@ class SqliteCountStore:
         return totals
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Raises `StateError`."""
+        """Remove the counts of earlier periods. Raise `StateError`."""
         await self._run_in_thread(lambda: self._delete_periods(scope, before))
 
     def _delete_periods(self, scope: str, before: int) -> None:
@@ -120,7 +120,7 @@ class SqliteCountStore:
         self._database.execute(statement, (self._host, scope, before))
 
     async def ban(self, caller: str, until: float) -> None:
-        """Raises `StateError`."""
+        """Ban a caller until then (Unix time). Raise `StateError`."""
         await self._run_in_thread(
             lambda: self._execute_statement(
                 "INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (self._host, caller, until)
@@ -128,7 +128,7 @@ class SqliteCountStore:
         )
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Raises `StateError`."""
+        """Return the bans that hold after `now`, with their ends. Raise `StateError`."""
         query = "SELECT caller, until FROM bans WHERE host = ? AND until > ?"
         return await self._run_in_thread(lambda: dict(self._execute_statement(query, (self._host, now))))
 
@@ -151,13 +151,13 @@ class SqliteCountStore:
 
 
 def _unusable(path: str, error: BaseException | None) -> StateUnusable | None:
-    """Return what opening the file fails with for good; None where it may be had later."""
+    """Return the error for a file that can't be opened, if that is permanent; None if it may be temporary."""
     what_to_do = _FOR_GOOD.get(primary_code(error))
     return None if what_to_do is None else StateUnusable(f"[state] {path}: {error}; {what_to_do}")
 
 
 def _path_of(url: str) -> str:
-    """Return the path in `url`, with one slash in front, however many are written."""
+    """Return the path in `url` with exactly one leading slash."""
     return "/" + unquote(urlsplit(url).path).lstrip("/")
 
 
@@ -167,7 +167,7 @@ def make(url: str, host: str) -> SqliteCountStore:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` if the file of `url` can't be opened, as far as reading tells. Nothing is changed."""
+    """Raise `StateUnusable` if reading shows that the file of `url` can't be used. Nothing is changed."""
     path = Path(_path_of(url))
     if path.is_dir():
         raise StateUnusable(f"[state] {path}: it is a folder; name a file")
@@ -181,6 +181,6 @@ def check_url(url: str) -> None:
             for (name,) in database.execute("SELECT name FROM sqlite_schema").fetchall():
                 if name in _COLUMNS:
                     database.execute(_COLUMNS[name])
-    except sqlite3.Error as error:  # that it is locked, for instance, is not a mistake
+    except sqlite3.Error as error:  # a locked file, for instance, isn't a mistake
         if (unusable := _unusable(str(path), error)) is not None:
             raise unusable from error

@@ -1,9 +1,9 @@
-"""Counts that the workers of a daemon share: a table in memory that all of them map.
+"""Counts shared by the workers of a daemon: a table in memory that all of them map.
 
-A row is found by a key of 16 bytes. It has the theoretical arrival time of a rate (GCRA), and for each worker how
-many streams it has open: what a worker that died had is taken back by clearing its column. Rows go by themselves once
-they say nothing. Writing takes a lock of the row's bucket (fcntl, which the system releases when a process dies);
-reading takes none, since a row's numbers are read whole.
+A row is found by a key of 16 bytes. It has the theoretical arrival time of a rate (GCRA), and the number of streams
+that each worker has open; when a worker dies, its column is cleared. Rows that say nothing are reused. Writing
+takes a lock of the row's bucket (fcntl, which the system releases when a process dies); reading takes none, since a
+row's numbers are read atomically.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import struct
 import tempfile
 from collections.abc import Iterator
 
-#: Rows are looked for in one bucket, and buckets are locked.
+#: Rows per bucket. A key is looked up in one bucket, which is also what is locked.
 _BUCKET = 16
-#: Rows in all: callers of all rules whose counts say anything at one time. Memory is used as rows are.
+#: The number of rows: callers of all rules with counts at any one time. Memory is only used for rows in use.
 ROWS = 128 * 1024
 _KEY = 16
 _FREE = bytes(_KEY)
 
 
 def key_of(*parts: object) -> bytes:
-    """Return a key for what `parts` spell, the same in every process."""
+    """Return a key for `parts`, the same in every process."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=_KEY).digest()
 
 
 def memory_file() -> int:
-    """Return the descriptor of an empty file that has no name."""
+    """Return the descriptor of an empty, unnamed file."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("dtpd")
     with tempfile.TemporaryFile(prefix="dtpd-") as file:  # not Linux
@@ -39,7 +39,7 @@ def memory_file() -> int:
 
 
 class Table:
-    """Made before the workers are forked, for `workers` of them; each says which one it is by `me`."""
+    """A table for `workers` processes, made before they are forked. Each sets its own number as `me`."""
 
     def __init__(self, workers: int, rows: int = ROWS) -> None:
         self._row = struct.Struct(f"={_KEY}sd{workers}I")
@@ -54,26 +54,26 @@ class Table:
 
     @property
     def descriptor(self) -> int:
-        """The file behind it, which a process that closes what it doesn't know has to keep."""
+        """The descriptor of its file, which a process that closes unknown descriptors has to keep."""
         return self._descriptor
 
     # ---- rates ----------------------------------------------------------------------------------------------
 
     def get_arrival(self, key: bytes, now: float) -> float:
-        """Return when the bucket of `key` is empty; `now` if it is. Seconds of the steady clock, which processes
-        share."""
+        """Return when the bucket of `key` will be empty; `now` if it is. Seconds of the monotonic clock, which
+        processes share."""
         at = self._find_row(key)
         return now if at is None else max(now, self._read_time(at))
 
     def push_arrival(self, key: bytes, seconds: float, now: float) -> None:
-        """Fill the bucket of `key` by so much more. Without a free row it is forgotten: see `has_room`."""
+        """Fill the bucket of `key` by this many seconds. Does nothing without a free row, see `has_room`."""
         with self._lock_bucket(key):
             at = self._find_row(key, now, claim=True)
             if at is not None:
                 self._set_time(at, max(now, self._read_time(at)) + seconds)
 
     def list_arrivals(self, now: float) -> dict[bytes, float]:
-        """Return when buckets are empty that aren't yet, by key."""
+        """Return when those buckets will be empty that aren't yet, by key."""
         found = {}
         for at in range(0, len(self._memory), self._size):
             if (time := self._read_time(at)) > now:
@@ -81,18 +81,18 @@ class Table:
         return found
 
     def has_room(self, key: bytes, now: float) -> bool:
-        """True if `key` has a row, or one is free for it."""
+        """True if `key` has a row, or there is a free one for it."""
         return self._find_row(key) is not None or self._find_free(key, now) is not None
 
     # ---- streams --------------------------------------------------------------------------------------------
 
     def count_open(self, key: bytes) -> int:
-        """Return what all workers have open."""
+        """Return the number of open streams of all workers."""
         at = self._find_row(key)
         return 0 if at is None else sum(self._counts.unpack_from(self._memory, at + _KEY + 8))
 
     def add_open(self, key: bytes, step: int, now: float) -> None:
-        """Count that this worker has one more or one less."""
+        """Count one more or one fewer open stream of this worker."""
         with self._lock_bucket(key):
             at = self._find_row(key, now, claim=step > 0)
             if at is not None:
@@ -101,7 +101,7 @@ class Table:
                 struct.pack_into("=I", self._memory, place, max(0, known + step))
 
     def clear_worker(self, worker: int) -> None:
-        """Forget what a worker had open that has died."""
+        """Clear the counts of a worker that has died."""
         zero = bytes(4)
         for at in range(0, len(self._memory), self._size):
             if self._memory[at : at + _KEY] != _FREE:
@@ -114,7 +114,7 @@ class Table:
         return int.from_bytes(key[:8]) % self._buckets * _BUCKET * self._size
 
     def _find_row(self, key: bytes, now: float = 0.0, *, claim: bool = False) -> int | None:
-        """Return where the row of `key` begins; with `claim` (under the lock) a free one is made its row."""
+        """Return where the row of `key` begins. With `claim` (under the lock), a free row is taken for it."""
         begin = self._bucket_start(key)
         for at in range(begin, begin + _BUCKET * self._size, self._size):
             if self._memory[at : at + _KEY] == key:
@@ -152,7 +152,7 @@ class Table:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, size, begin)
 
     def close(self) -> None:
-        """Use it no more in this process. Idempotent."""
+        """Unmap it in this process. Idempotent."""
         if self._descriptor >= 0:
             self._memory.close()
             os.close(self._descriptor)

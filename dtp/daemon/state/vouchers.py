@@ -1,7 +1,7 @@
-"""Vouchers that several daemons of one host are paid by, in PostgreSQL: `[chain] vouchers = "postgresql://..."`.
+"""Vouchers received by several daemons of one host, in PostgreSQL: `[chain] vouchers = "postgresql://..."`.
 
-Whichever of them a caller comes to knows what its lane has paid, and any of them claims it. Takes
-`pip install 'dtp-sockets[state-postgres]'`.
+Whichever daemon a caller connects to knows what its lane has paid, and any of them can claim it. Requires `pip
+install 'dtp-sockets[state-postgres]'`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS dtp_ends (
 """,
     "ALTER TABLE dtp_ends ADD COLUMN IF NOT EXISTS chain text NOT NULL DEFAULT ''",
 )
-#: Two daemons that make the tables at once would collide in the catalogue: one at a time.
+#: One daemon at a time: if two created the tables at once, they would collide in the catalogue.
 _LOCK = "SELECT pg_advisory_xact_lock(7238)"
 _RECEIVE = """
 INSERT INTO dtp_sold AS known (channel, lane, message, signature, sequence, amount, vouched_requests, vouched_bytes,
@@ -77,7 +77,7 @@ ON CONFLICT (channel, lane) DO UPDATE SET message = excluded.message, signature 
 WHERE excluded.sequence > known.sequence AND excluded.amount >= known.amount
     AND excluded.vouched_requests >= known.vouched_requests AND excluded.vouched_bytes >= known.vouched_bytes
 """
-# An advisory lock of 64 bits is listed in two halves; a third number says that both are of one key.
+# An advisory lock of 64 bits is listed in two halves, with a third number that says so.
 _HELD = """
 SELECT channel FROM unnest(%s::text[]) AS channel WHERE hashtextextended(channel, 7240) IN (
     SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
@@ -90,7 +90,7 @@ _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE 
 
 @contextmanager
 def _bounded(database: _Database, seconds: float) -> Iterator[None]:
-    """Hang up on a server that hasn't answered by then. What was held in its session is lost with it."""
+    """Close the connection if the server hasn't answered by then. What its session held is lost with it."""
     timer = threading.Timer(seconds, hang_up, (database.fileno(),))
     timer.daemon = True
     timer.start()
@@ -107,17 +107,17 @@ class VouchersAway(StoreError):
 
 
 class PostgresVouchers:
-    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own.
+    """A `VoucherStore` for what is sold. Keys to pay with stay in a separate file.
 
-    Holds are advisory locks, which end with the database's session. Whatever was held in a session that has broken is
-    lost: another daemon may have served the channel since, so nothing more is kept for it until it was freed.
+    Channels are held by advisory locks, which end with the database session. What was held in a broken session is
+    lost: another daemon may have served the channel since, so nothing more is stored for it until it was freed.
     """
 
     def __init__(self, url: str, *, make: bool = True, patience: float = PATIENCE) -> None:
-        """Connect, and make the tables if they are not there; with `make` False that is `NoStore`. `patience`:
-        seconds for a transaction, in which what is served isn't paid for, and for which the end of a daemon waits.
+        """Connect, and create the tables if they don't exist; with `make` False, raise `NoStore` instead.
+        `patience`: seconds for a transaction. Meanwhile served requests stay unpaid, and a daemon that ends waits.
 
-        Raises `StoreError`, `VouchersAway`, and `StateUnusable` where the server refuses for good.
+        Raise `StoreError`, `VouchersAway`, and `StateUnusable` where the server refuses permanently.
         """
         self._url, self._patience = url, patience
         self._lock = threading.RLock()
@@ -147,7 +147,7 @@ class PostgresVouchers:
                     self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
                     with _bounded(self._database, self._patience):
                         self._database.execute(f"{ALIVE_THERE}; {limit_there(self._patience)}")
-                    # None is in both: what was lost isn't held again before it was freed.
+                    # The two never overlap: what was lost isn't held again before it was freed.
                     self._lost |= self._held
                     self._held.clear()
                 with _bounded(self._database, self._patience), self._database.transaction():
@@ -174,19 +174,20 @@ class PostgresVouchers:
 
     @property
     def is_shared(self) -> bool:
-        """True: daemons on several machines have the database in common."""
+        """True: daemons on several machines share the database."""
         return True
 
     def open_holds(self) -> ChannelHolds:
-        """Return this object: it is of one daemon, and so is what it holds."""
+        """Return this object, which belongs to one daemon, as do the channels it holds."""
         return self
 
     def is_claimer(self) -> bool:
-        """True if this daemon is the one that claims: the first that asks, as long as it is connected."""
+        """True if this daemon may claim: the first that asks, as long as it is connected."""
         return bool(self._query_rows("SELECT pg_try_advisory_lock(7239)")[0][0])
 
     def hold_channel(self, channel: str) -> bool:
-        """Serve a channel, once more if it is served here; False while another daemon does, or it was lost here."""
+        """Hold a channel, once more if it is held here. Return False while another daemon holds it, or it was lost
+        here."""
         with self._begin_transaction() as database:
             if channel in self._lost:
                 return False
@@ -199,8 +200,8 @@ class PostgresVouchers:
         return True
 
     def free(self, channel: str) -> None:
-        """Give back what `hold_channel` took, once. Also where the database is away, and raises `StoreError` then:
-        with the session its locks are gone."""
+        """Undo one `hold_channel`. Works even where the database is unavailable, but raises `StoreError` then: the
+        locks have ended with the session."""
         with self._lock:
             counts = self._lost if channel in self._lost else self._held
             left = counts.pop(channel, 0) - 1
@@ -214,7 +215,8 @@ class PostgresVouchers:
         return {channel for (channel,) in self._query_rows(_HELD, list(channels))}
 
     def _refuse_lost(self, channels: Iterable[str]) -> None:
-        """Within a transaction, which has noticed if the session broke. Raises `StoreError`."""
+        """Raise `StoreError` if one of these channels was lost. Called within a transaction, which notices a broken
+        session."""
         for channel in channels:
             if channel in self._lost:
                 raise StoreError(
@@ -222,10 +224,10 @@ class PostgresVouchers:
                     "served it since, so its caller has to come again"
                 )
 
-    # ---- as VoucherStore has it ------------------------------------------------------------------------------------
+    # ---- VoucherStore ------------------------------------------------------------------------------------------
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
-        """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
+        """Return what is known of a lane that pays us, or a new one. Raise `StoreError`."""
         rows = self._query_rows(
             "SELECT message, signature, requests, bytes, preimage FROM dtp_sold WHERE channel = %s AND lane = %s",
             *(channel, lane),
@@ -233,7 +235,7 @@ class PostgresVouchers:
         return sold_lane_of(channel, lane, rows)
 
     def sold_lanes(self, channel: str | None = None) -> list[Sold]:
-        """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
+        """Return the lanes with a voucher, of one channel or of all that aren't over. Raise `StoreError`."""
         if channel is not None:
             rows = self._query_rows(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
         else:
@@ -242,17 +244,18 @@ class PostgresVouchers:
         return sold_of(rows)
 
     def vouched_sums(self, channel: str) -> dict[int, int]:
-        """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
+        """Return the amount of each lane's newest voucher. Raise `StoreError`."""
         rows = self._query_rows("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
         return {lane: int(amount) for lane, amount in rows}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """Keep vouchers whose signatures are good, all or none; return which were new. Raises `StoreError`."""
+        """Store vouchers with valid signatures, either all or none; return which of them were new. Raise
+        `StoreError`."""
         given = list(received)
         kept: dict[int, bool] = {}
         with self._begin_transaction() as database:
             self._refuse_lost(signed.voucher.channel for signed, _ in given)
-            # In one order, or two daemons that write the same rows could wait for each other.
+            # In a fixed order, or two daemons that write the same rows could deadlock.
             lanes = [(signed.voucher.channel, signed.voucher.lane) for signed, _ in given]
             for at in sorted(range(len(given)), key=lanes.__getitem__):
                 kept[at] = self._store_voucher(database, *given[at])
@@ -274,7 +277,8 @@ class PostgresVouchers:
         return row is not None and signed_of(*row) == signed
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
-        """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
+        """Store the key of a locked charge before it is asked for. Raise `StoreError`, also while a lock is
+        open."""
         with self._begin_transaction() as database:
             self._refuse_lost([channel])
             newest = self.sold_lane(channel, lane).newest
@@ -287,7 +291,7 @@ class PostgresVouchers:
             )
 
     def save_served(self, channel: str, lane: int, used: Usage) -> None:
-        """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
+        """Store what was served on the lane so far, whether paid or not. Raise `StoreError`."""
         with self._begin_transaction() as database:
             database.execute(
                 "INSERT INTO dtp_sold AS known (channel, lane, requests, bytes) VALUES (%s, %s, %s, %s) "
@@ -297,13 +301,14 @@ class PostgresVouchers:
             )
 
     def pass_used(self, pass_: str, period: int) -> Usage:
-        """Return what was used under a pass in one of its periods. Raises `StoreError`."""
+        """Return what was used under a pass in one of its periods. Raise `StoreError`."""
         query = "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s"
         rows = self._query_rows(query, pass_, period)
         return Usage(int(rows[0][0]), int(rows[0][1])) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
+        """Add to what was used under a pass (which may be negative), and remove older periods. Raise
+        `StoreError`."""
         with self._begin_transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
@@ -313,13 +318,13 @@ class PostgresVouchers:
             )
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
-        """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
+        """Count `wanted` as used, as far as the quota allows; return what was counted. Raise `StoreError`."""
         with self._begin_transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
                 "INSERT INTO dtp_passes VALUES (%s, %s, 0, 0) ON CONFLICT DO NOTHING", (pass_, period)
             )
-            rows = database.execute(  # others wait here until this one is written
+            rows = database.execute(  # others wait here until the row is written
                 "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s FOR UPDATE",
                 (pass_, period),
             ).fetchall()
@@ -331,8 +336,8 @@ class PostgresVouchers:
         return given
 
     def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
-        """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
-        for longer. Raises `StoreError`."""
+        """Store that the channel is to be closed for `total`. Return the stored end, which of two is the one that
+        is valid longer. Raise `StoreError`."""
         with self._begin_transaction() as database:
             self._refuse_lost([channel])
             database.execute(
@@ -346,7 +351,8 @@ class PostgresVouchers:
         return end
 
     def mark_closed(self, channel: str) -> None:
-        """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
+        """Store that the channel is closed on the chain, so that nothing can be claimed any more. Raise
+        `StoreError`."""
         with self._begin_transaction() as database:
             database.execute(
                 "INSERT INTO dtp_ends VALUES (%s, 0, 0, 'over') "
@@ -355,7 +361,7 @@ class PostgresVouchers:
             )
 
     def end_of(self, channel: str) -> End | None:
-        """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
+        """Return the agreed or known end of a channel; None while it goes on. Raise `StoreError`."""
         rows = self._query_rows(
             "SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel
         )
@@ -363,7 +369,7 @@ class PostgresVouchers:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
-    is asked."""
+    """Raise `StateUnusable` for a URL that the client doesn't accept, or that names unusable files. No server is
+    asked."""
     if (wrong := find_wrong_setting(url)) is not None:
         raise StateUnusable(f"[chain] PostgreSQL: {wrong}")

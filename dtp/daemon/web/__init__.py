@@ -1,1 +1,1 @@
-"""The page, the metrics and the health answer of a running daemon, over plain HTTP on this machine. Read-only."""
+"""A running daemon's status page, metrics and health check, over plain HTTP on this machine. Read-only."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-#: Key of a topic's status, name and help of its metric, and whether it only grows.
+#: The key in a topic's status, the name and help of its metric, and whether it is a counter.
 _OF_TOPICS: Final = (
     ("neighbours", "topic_neighbours", "Linked nodes that have the topic", False),
     ("messages", "topic_messages", "Messages of a carried topic", True),

@@ -1,4 +1,5 @@
-"""The state of a daemon in Prometheus' text format, collected when it is asked for: counting costs nothing."""
+"""The daemon's status in Prometheus' text format, collected when it is requested, so that keeping it costs
+nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from dtp.version import __version__
 if TYPE_CHECKING:
     from dtp.daemon.web.server import Watched
 
-#: What `exposition` gives (Prometheus' text format).
+#: The content type of `exposition` (Prometheus' text format).
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: Key of a part's status, name and help of its metric, and whether it only grows.
+#: The key in the status of a service or forward, the name and help of its metric, and whether it is a counter.
 _FIGURES = (
     ("open", "streams_open", "Streams that are open", False),
     ("streams", "streams", "Streams since the start or the last change of the part", True),
@@ -38,7 +39,7 @@ class DaemonCollector(Collector):
         self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
-        """Yield metrics of `Daemon.get_status`, as it is now."""
+        """Yield metrics from the current `Daemon.get_status`."""
         status = self._daemon.get_status(callers=False)
         info = GaugeMetricFamily(
             "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
@@ -182,16 +183,17 @@ class DaemonCollector(Collector):
 
 
 class WorkersCollector(Collector):
-    """Metrics `process_...` of several processes. Not their sums: those of counters fall when a worker has died."""
+    """Metrics `process_...` of several processes. They aren't added up: sums of counters would fall when a worker
+    dies."""
 
     def __init__(self, workers: Iterable[Mapping[str, Any]]) -> None:
-        """`workers` is of `Workers.get_status`."""
+        """`workers` comes from `Workers.get_status`."""
         self._pids = {"parent": os.getpid()} | {
             str(one["worker"]): one["pid"] for one in workers if one["up"]
         }
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what Linux says of them; nothing elsewhere, as for one."""
+        """Yield what Linux reports of them; nothing elsewhere, as for a single process."""
         found: dict[str, Metric] = {}
         for name, pid in self._pids.items():
             for one in ProcessCollector(pid=partial(int, pid), registry=None).collect():
@@ -202,7 +204,7 @@ class WorkersCollector(Collector):
 
 
 def exposition(daemon: Watched) -> bytes:
-    """Return all metrics, those of the process or processes among them, as Prometheus reads them."""
+    """Return all metrics in Prometheus' text format, including those of the process or processes."""
     registry = CollectorRegistry()
     registry.register(DaemonCollector(daemon))
     workers = daemon.get_status(callers=False).get("workers")

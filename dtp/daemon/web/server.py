@@ -1,4 +1,4 @@
-"""The small HTTP server of a daemon: a table of paths, all of them read-only, each answer made in memory."""
+"""A daemon's small HTTP server: a table of paths, all read-only, with answers made in memory."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dtp.tasks import TaskSet
 if TYPE_CHECKING:
     from dtp.carriers.stream_socket import SocketListener
 
-#: Seconds that a client has for a request, and may stay without one.
+#: Seconds for a client to send a request, and to stay connected without one.
 _PATIENCE = 30.0
-#: Clients at once: a browser has six.
+#: The most clients at once; a browser uses six connections.
 _MOST = 32
-#: Scripts and styles come from the page itself, data from here, and no other site may frame or read it.
+#: Scripts and styles come from the page, data from this server, and no other site may frame or read it.
 _HEADERS = (
     (
         "Content-Security-Policy",
@@ -41,18 +41,18 @@ _HEADERS = (
 
 
 class Watched(Protocol):
-    """A daemon, as the page sees it."""
+    """A daemon as the page sees it."""
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Ask how things are, before `get_status`."""
+        """Update the status, for `get_status`."""
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
-        """Return how everything stands, as JSON has it; with `callers` who is there."""
+        """Return the status as JSON values, with `callers` including the list of callers."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a path gives."""
+    """The answer for a path."""
 
     body: bytes
     kind: str
@@ -74,11 +74,11 @@ def _metrics(daemon: Watched) -> Answer:
 
 
 def _health(daemon: Watched) -> Answer:
-    """Answer 200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no
-    peer.
+    """Answer 200 while the daemon can serve. Answer 503 while it ends, or when a service has no backend or a
+    forward no peer.
 
-    Whether the state, the chain and the store of vouchers can be had is said, with why not, and no fault: the daemon
-    goes on without them.
+    Whether the state, the chain and the voucher store are available is reported with reasons, but isn't a fault,
+    since the daemon goes on without them.
     """
     status = daemon.get_status(callers=False)
     faults = ["draining"] if status["draining"] else []
@@ -102,7 +102,7 @@ def _health(daemon: Watched) -> Answer:
     return Answer(json.dumps(body).encode(), "application/json", 503 if faults else 200)
 
 
-#: What can be asked for.
+#: The paths, and what answers each.
 PATHS: dict[str, Callable[[Watched], Answer]] = {
     "/": _file("page.html", "text/html; charset=utf-8"),
     "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
@@ -111,7 +111,7 @@ PATHS: dict[str, Callable[[Watched], Answer]] = {
     "/metrics": _metrics,
     "/health": _health,
 }
-#: Those that go by how the daemon stands -> whether also by who is there.
+#: Paths that need the status, and whether they need the list of callers.
 _LOOKS = {"/status": True, "/metrics": False, "/health": False}
 
 
@@ -120,7 +120,7 @@ def _path_of(request: h11.Request) -> str:
 
 
 class WebServer:
-    """Serves `PATHS` at a place that only this machine reaches."""
+    """Serves `PATHS` at a place that only this machine can reach."""
 
     def __init__(self, daemon: Watched, place: LocalPlace, patience: float = _PATIENCE) -> None:
         self._daemon = daemon
@@ -131,8 +131,8 @@ class WebServer:
         self._ready = asyncio.Event()
 
     async def start(self, adopted: Sequence[socket.socket] = (), *, ready: bool = True) -> None:
-        """Listen, at sockets that are open already if there are any; answer at once where it is
-        `ready`, else from `answer_now` on. Raises `ListenError`."""
+        """Listen, at open sockets if there are any. Answer at once if `ready`, otherwise from `answer_now` on.
+        Raise `ListenError`."""
         if ready:
             self.answer_now()
         if adopted:
@@ -141,21 +141,21 @@ class WebServer:
             self.listener = await sockets.listen(self._place, self._on_socket)
 
     def answer_now(self) -> None:
-        """Answer those who have come, and all that come."""
+        """Start answering clients, including those who are already waiting."""
         self._ready.set()
 
     @property
     def clients(self) -> int:
-        """How many are served."""
+        """The number of clients being served."""
         return len(self._clients)
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What it listens on; still its own."""
+        """The listening sockets, which stay owned by the server."""
         return [] if self.listener is None else self.listener.sockets
 
     async def close(self) -> None:
-        """Listen no more, and end what is open."""
+        """Stop listening, and close open connections."""
         if self.listener is not None:
             await self.listener.close()
         await self._clients.stop()
@@ -221,7 +221,8 @@ class WebServer:
             "ascii", "replace"
         )
         name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-        # A foreign name that leads to this machine (DNS rebinding) must not make its scripts readers of this page.
+        # Another site's name that points to this machine (DNS rebinding) must not let that site's scripts read this
+        # page.
         if not self._place.path and name not in ("localhost", "127.0.0.1", "[::1]", self._place.host):
             return Answer(b"ask for localhost\n", "text/plain", 421)
         if request.method not in (b"GET", b"HEAD"):

@@ -1,1 +1,1 @@
-"""Several processes that serve as one: who starts them, what they hand one another and share."""
+"""Several processes that serve as one daemon: who starts them, and what they share and pass to each other."""

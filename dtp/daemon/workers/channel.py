@@ -1,7 +1,7 @@
-"""Between two processes of one daemon: messages with open sockets, questions and answers, over a socket pair.
+"""Messages between two processes of one daemon over a socket pair: with open sockets, and with answers.
 
-Both ends are this program, so messages are pickled. Those between workers of one process may be anything; what goes
-to a process that an upgrade has replaced, which may be of another version, is numbers, text, bytes, lists and dicts.
+Both ends run this program, so messages are pickled. Workers of one process may send anything. Messages to a process
+that was replaced in an upgrade, which may have another version, consist of numbers, text, bytes, lists and dicts.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtpd")
 
-#: Bytes of the message behind, and sockets that come with it.
+#: The bytes of the message that follows, and the number of sockets that come with it.
 _HEAD = struct.Struct("!II")
 _READ = 256 * 1024
 #: Linux passes at most 253 descriptors in one message (SCM_MAX_FD).
 MAX_SOCKETS = 250
 
-#: Does what a message asks: gets its fields, and the descriptors that came with it (to own); gives the answer.
+#: Carries out a message, given its fields and the descriptors that came with it, which it then owns; returns the
+#: answer.
 Command = Callable[[Mapping[str, Any], list[int]], "Awaitable[object] | object"]
 
 
 class ChannelLost(CarrierError):
-    """The other process is gone, or was told to go."""
+    """The other process is gone, or was told to end."""
 
     code = "channel-lost"
 
 
 class NotDone(PeerError):
-    """The other process was asked and could not; the message is its own."""
+    """The other process couldn't do what it was asked; the message is its own."""
 
     code = "not-done"
 
 
 class WorkerChannel:
-    """One end. `on_lost` is called once, when the other process has closed its end or is gone."""
+    """One end of a channel. `on_lost` is called once, when the other process has closed its end or is gone."""
 
     def __init__(
         self, sock: socket.socket, commands: Mapping[str, Command], on_lost: Callable[[], object]
@@ -71,11 +72,12 @@ class WorkerChannel:
     # ---- out ------------------------------------------------------------------------------------------------
 
     def send_message(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
-        """Send a message; the descriptors stay the caller's. Does nothing once the channel is closed."""
+        """Send a message. The descriptors stay the caller's. Does nothing once the channel is closed."""
         self._send_packed({"do": do, **fields}, descriptors)
 
     async def send_request(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
-        """Send a message and wait for its answer. Raises `ChannelLost`, and `NotDone` with what is said there."""
+        """Send a message and return its answer. Raise `ChannelLost`, or `NotDone` with the other process's
+        message."""
         if self.closed:
             raise ChannelLost("the other process is gone")
         number = next(self._numbers)
@@ -99,7 +101,8 @@ class WorkerChannel:
                 self._out.append((data[sent:], [] if sent else [os.dup(each) for each in portion]))
 
     def _try_send(self, data: memoryview, descriptors: Sequence[int]) -> int:
-        """Return how much went; an end that is gone takes everything, and reading tells of it."""
+        """Return how many bytes were sent. If the other end is gone, all of them count as sent, and reading will
+        notice."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             return self._sock.sendmsg([data], rights if descriptors else [])
@@ -189,7 +192,7 @@ class WorkerChannel:
     # ---- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close it: whoever waits for an answer gets `ChannelLost`. Idempotent; `on_lost` isn't called."""
+        """Close the channel. Whoever waits for an answer gets `ChannelLost`; `on_lost` isn't called. Idempotent."""
         if self.closed:
             return
         self.closed = True

@@ -1,4 +1,4 @@
-"""What all workers have counted together, and whom they keep out: in their parent's store, which others may share."""
+"""The joint counts of all workers, and bans: in their parent's store, which may be shared with other daemons."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dtp.daemon.workers.inherited import Inherited
 from dtp.identity import PeerId
 from dtp.tasks import SupervisedTask
 
-#: What follows while the state can't be had.
+#: The consequence, for the log, while the state is unavailable.
 _ALONE = "quotas are counted here alone, and bans of others aren't known"
 
 
 class WorkersCounting:
-    """The store, what it is to be told yet, and the table of what is bounded for all workers together."""
+    """The store, what it hasn't been told yet, and the table of what is limited for all workers together."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class WorkersCounting:
         clock: Clock,
         make_store: state.MakeStore,
     ) -> None:
-        """`config` is the first one: what is gone by here takes a restart to change. `tell_bans` has workers hear of
-        bans that others have set; the rest is as of `Workers`."""
+        """`config` is the first configuration: what is read from it here can only be changed by a restart.
+        `tell_bans` tells workers of bans that others have set. The other arguments are those of `Workers`."""
         self._config, self._identity, self._table = config, identity, table
         self._tell_bans, self._clock, self._make_store = tell_bans, clock, make_store
         self._store: state.CountStore = MemoryCountStore()
@@ -47,12 +47,12 @@ class WorkersCounting:
         self.bans = Bans()
         self._inherited = Inherited({}, {})
         self._watched = WatchedStore(self._store, _ALONE)
-        #: Asks what other daemons have banned.
+        #: Polls the bans of other daemons.
         self.polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
 
     async def start(self, counted: Counted) -> None:
-        """Open the store, and go on with what the process before has counted: in the store, where it wasn't kept
-        there, and in the table. Raises `StateError`."""
+        """Open the store, and continue from what the previous process has counted: in the store, if that wasn't
+        there already, and in the table. Raise `StateError`."""
         config, identity = self._config, self._identity
         await take_over_bans(config, identity)
         if config.state is not None:
@@ -64,7 +64,7 @@ class WorkersCounting:
         for caller, until in bans.items():
             self.bans.set_ban(caller, until)
         self._inherited = Inherited(counted.used, bans)
-        if config.state is None:  # it is this process' own
+        if config.state is None:  # the store is this process's own
             await self.take_over()
         now = self._clock()
         for key, time_ in counted.rows.items():
@@ -101,11 +101,11 @@ class WorkersCounting:
         )
 
     async def share_ban(self, caller: str, until: float) -> None:
-        """Tell others of a ban that was set here. See `Inherited.ban`."""
+        """Report a ban that was set here, see `Inherited.ban`."""
         await self._inherited.ban(self._store, caller, until, self.bans.mark_shared)
 
     def begin_worker(self, number: int) -> dict[str, Callable[[Any, Any], Awaitable[Any]]]:
-        """Return what a new worker may ask of the store, by the names of its messages."""
+        """Return what a new worker may ask of the store, by message name."""
         self._exchange.begin(number)
         return {
             "exchange": lambda fields, _: self._exchange.exchange_counts(
@@ -115,16 +115,16 @@ class WorkersCounting:
         }
 
     def end_worker(self, number: int) -> None:
-        """Free what a worker that is gone has had of the table; its counts stay."""
+        """Free the table entries of a worker that is gone; its counts stay."""
         self._table.clear_worker(number)
         self._exchange.end(number)
 
     def get_status_with(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Return who is kept out, and how the state stands where it is shared; `found` is what workers say of it."""
+        """Return bans, and the status of the state where it is shared; `found` is what workers report of it."""
         shared = self._watched.get_status_with(found) if self._config.state else {}
         return {"bans": self.bans.get_status(self._clock().unix), **shared}
 
     async def close(self) -> None:
-        """Tell nothing more, and close the store."""
+        """Report nothing more, and close the store."""
         self._inherited.close()
         await self._store.close()

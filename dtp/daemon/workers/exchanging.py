@@ -1,4 +1,4 @@
-"""What workers have counted: added up in a store, and told to the others as news."""
+"""The counts of workers: they are added up in a store, and changes are reported to the other workers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dtp.daemon.workers.sharing import Foreign, is_of_rate
 
 
 class CountExchange:
-    """One for all workers. Their buckets are in a table that all have, so of rates only what others than they have
-    filled in is news, and is told once."""
+    """The exchange for all workers. Since they share a table of buckets, only fillings by other daemons are news
+    about rates, which are reported once."""
 
     def __init__(self) -> None:
         self._foreign = Foreign()
-        #: By worker that is there: totals of quotas that others have changed since it asked last.
+        #: For each running worker, the totals of quotas that others have changed since it last asked.
         self._news: dict[int, dict[CountKey, Used]] = {}
 
     def begin(self, worker: int) -> None:
-        """Know a worker that has heard nothing yet."""
+        """Add a worker that hasn't been told anything yet."""
         self._news[worker] = {}
 
     def end(self, worker: int) -> None:
-        """Forget a worker that is gone. Idempotent."""
+        """Remove a worker that is gone. Idempotent."""
         self._news.pop(worker, None)
 
     async def exchange_counts(
         self, store: CountStore, worker: int, deltas: Mapping[CountKey, Used]
     ) -> dict[CountKey, Used]:
-        """Take what a worker has counted; return the totals, and those that the others have changed."""
+        """Take what a worker has counted; return its totals, and those that others have changed."""
         totals = dict(await store.exchange_counts(deltas)) if deltas else {}
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
         totals |= self._foreign.find_news(deltas, of_rates)

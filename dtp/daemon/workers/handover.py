@@ -1,9 +1,9 @@
-"""Carriers that come to the wrong worker, and how they get to the right one (docs/decisions/0086).
+"""Carriers that arrive at the wrong worker, and how they get to the right one (docs/decisions/0086).
 
-The kernel spreads carriers over the workers, and a carrier that is to resume a connection may come to one that
-doesn't have it. That one finishes the handshake, asks the parent where the connection lives, and gives away the
-socket with what the handshake has left. A carrier that is more than a socket (TLS, WebSocket) stays, and its bytes go
-on over a socket pair. Behind an upgrade it is the same with connections that the process before still has
+The kernel distributes carriers over the workers, so one that should resume a connection may arrive at a worker that
+doesn't have it. That worker completes the handshake, asks the parent where the connection is, and passes on the
+socket with the result of the handshake. A carrier that is more than a socket (TLS, WebSocket) stays, and its bytes
+are forwarded over a socket pair. After an upgrade the same happens with connections of the previous process
 (docs/decisions/0085).
 """
 
@@ -36,23 +36,23 @@ _READ = 256 * 1024
 
 
 class Way(Protocol):
-    """How the other processes of a daemon are reached, each of which has a number."""
+    """How to reach the other processes of a daemon, which have numbers."""
 
     def note_opened(self, connection_id: bytes) -> None:
-        """Tell them that a connection of this id lives here."""
+        """Report that a connection with this id is here."""
 
     def note_closed(self, connection_id: bytes) -> None:
-        """Tell them that it is over."""
+        """Report that it is over."""
 
     async def find_owner(self, connection_id: bytes) -> int | None:
         """Return which process has this connection; None if that isn't known."""
 
     def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
-        """Send `fields` and descriptors to a process, whose `take_carrier` gets them."""
+        """Send `fields` and descriptors to a process, whose `take_carrier` receives them."""
 
 
 class ParentWay:
-    """A worker's: all goes through its parent."""
+    """A worker's way, through its parent."""
 
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
@@ -75,9 +75,9 @@ class ParentWay:
 
 
 class Handover:
-    """The `Neighbours` of a listener: what is not for this process goes by `way` to the one that it belongs to.
+    """The `Neighbours` of a listener: connections of other processes are passed on by `way`.
 
-    `home` gives the worker that has to have a new connection, None when any may.
+    `home` returns the worker that has to have a new connection; None if any may.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Handover:
         self._tasks = TaskSet()
         #: Set once it listens.
         self.listener: Listener | None = None
-        #: Carriers that were given away, and taken.
+        #: The number of carriers that were passed on, and taken.
         self.given = self.taken = 0
 
     def note_opened(self, connection_id: bytes) -> None:
@@ -99,14 +99,15 @@ class Handover:
         self._way.note_closed(connection_id)
 
     def takes_over(self, driver: LinkDriver, established: Established) -> bool:
-        """True if another worker may be meant: what comes of it is seen to from here on."""
+        """Return True if the connection may be another worker's, in which case this object takes care of the
+        carrier."""
         if established.payload.resume:
             self._start_task(self._find_owner(driver, established))
             return True
         home = self._home(established)
         if home is None or home == self._me:
             return False
-        # Later: what came behind the handshake is the driver's only once it has returned.
+        # Later: bytes that followed the handshake only belong to the driver once this has returned.
         asyncio.get_running_loop().call_soon(self._give_carrier, driver, established, home)
         return True
 
@@ -145,7 +146,8 @@ class Handover:
         self.given += 1
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """Take a carrier that another process gives away. One that isn't understood is closed, and that is logged."""
+        """Take a carrier that another process passes on. One that can't be understood is closed, which is
+        logged."""
         (descriptor,) = descriptors
         sock = socket.socket(fileno=descriptor)
         if self.listener is None:
@@ -166,15 +168,15 @@ class Handover:
         self._tasks.start(work, name="dtpd-handover")
 
     async def close(self) -> None:
-        """Look for nothing more. Idempotent."""
+        """Stop looking for owners. Idempotent."""
         await self._tasks.stop()
 
 
 class CarrierBridge:
-    """The owner of a driver whose carrier can't leave this process: its bytes go over `sock`, and come from there.
+    """Owns a driver whose carrier can't leave this process, and forwards its bytes over `sock` in both directions.
 
-    What the connection at the other end has not read of one read waits here, and nothing more is read meanwhile.
-    That, and what its carrier keeps, counts in `budget`, as what connections of this process keep does.
+    What the other end hasn't read of one read waits here, and nothing more is read meanwhile. That, and what its
+    carrier buffers, counts in `budget` like buffers of this process's own connections.
     """
 
     def __init__(
@@ -239,14 +241,14 @@ class CarrierBridge:
         self._driver_keeps()
 
     def _driver_keeps(self) -> None:
-        """Have what is kept here counted."""
+        """Count what is buffered here."""
         if self._budget is not None and not self.closed:
             self._budget.note_kept(self, self.source, len(self._out) + self._driver.held)
 
     def abort(self, code: int, reason: str) -> None:
-        """Cut the carrier off: more is kept for it than others leave room for.
+        """Abort the carrier, since more is buffered for it than others leave room for.
 
-        Its words can't be said here: the keys are where the connection is.
+        No reason can be sent from here, since the keys are where the connection is.
         """
         self._driver.carrier.abort()
 
@@ -256,7 +258,7 @@ class CarrierBridge:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
-        """Do nothing: nobody is here yet to take it."""
+        """Do nothing: nobody here can take it."""
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         if not self.closed:
@@ -268,7 +270,7 @@ class CarrierBridge:
             self._sock.close()
 
     def _end_carrier(self) -> None:
-        """Send what was written, then end the carrier: the connection gave it up."""
+        """Send what was written, then end the carrier, since the connection gave it up."""
         self._watcher.remove_reader(self._sock.fileno())
         self._watcher.remove_writer(self._sock.fileno())
         self._driver.close_carrier()

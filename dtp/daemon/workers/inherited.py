@@ -1,7 +1,7 @@
-"""What a store doesn't have yet: what the process before has counted, told once when that process has given way, and
-bans that it could not be told of.
+"""What a store still has to be told: counts of the previous process, once that has given way, and bans that it
+couldn't be told of.
 
-Before that the upgrade may still fail, and the next one would tell all of it again (docs/decisions/0085).
+Before that the upgrade may still fail, and the next attempt would report everything again (docs/decisions/0085).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ log = logging.getLogger("dtpd")
 
 
 class Inherited:
-    """What a store is to be told yet."""
+    """What a store still has to be told."""
 
     def __init__(
         self, used: Mapping[CountKey, Used], bans: Mapping[str, float], again: float = PATIENCE.again
     ) -> None:
-        """`again`: seconds until a store that is away is told again."""
+        """`again`: seconds before an unavailable store is tried again."""
         self.used, self.bans, self._again = dict(used), dict(bans), again
         self._telling: asyncio.Task[None] | None = None
 
     def leave_out(self, caller: str) -> None:
-        """Forget what was to be told of a caller that is banned or let in anew."""
+        """Drop what was to be reported of a caller whose ban was changed since."""
         self.bans.pop(caller, None)
 
     async def ban(
         self, store: CountStore, caller: str, until: float, on_ban: Callable[[str], object]
     ) -> None:
-        """Tell it that a caller is banned or let in: what was said before holds no more. Raises `StateError`: then it
-        is told as soon as that is possible. `on_ban` is called once it knows."""
+        """Report that a caller is banned or allowed again, which replaces earlier reports. Raise `StateError`, in
+        which case it is reported as soon as possible. `on_ban` is called once the store knows."""
         self.leave_out(caller)
         try:
             await store.ban(caller, until)
@@ -50,12 +50,13 @@ class Inherited:
         on_ban(caller)
 
     def close(self) -> None:
-        """Tell nothing more. Idempotent."""
+        """Report nothing more. Idempotent."""
         if self._telling is not None:
             self._telling.cancel()
 
     async def tell_store(self, store: CountStore, on_ban: Callable[[str], object]) -> None:
-        """Tell it all, a store that is away until it is back; `on_ban` is called for each ban that it knows."""
+        """Report everything, repeatedly while the store is unavailable; `on_ban` is called for each ban that it
+        knows then."""
         away = False
         while self.used or self.bans:
             try:
@@ -70,7 +71,7 @@ class Inherited:
 
     async def _try_tell(self, store: CountStore, on_ban: Callable[[str], object]) -> None:
         if self.used:
-            told, self.used = self.used, {}  # not again, whatever this process hands over meanwhile
+            told, self.used = self.used, {}  # not twice, whatever this process hands over meanwhile
             try:
                 await store.exchange_counts(told)
             except StateError:

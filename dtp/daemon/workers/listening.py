@@ -1,7 +1,7 @@
-"""Sockets for workers: each of them gets one of its own at every place, so the kernel spreads what comes in.
+"""Sockets for workers: each worker has its own at every place, so that the kernel distributes connections.
 
-The parent opens them (SO_REUSEPORT) and keeps them, so that what waits in the queue of a worker that died is there
-for the one in its place. Unix sockets, and sockets that came from elsewhere without SO_REUSEPORT, are shared by all.
+The parent opens them (SO_REUSEPORT) and keeps them, so that connections waiting for a worker that died are there
+for its replacement. Unix sockets, and sockets from elsewhere without SO_REUSEPORT, are shared by all.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dtp.carriers.url import format_host, parse_url
 from dtp.daemon.config.model import Config, Forward
 from dtp.daemon.relays import udp
 
-#: Carriers that listen at a port, and those at a path; others have no sockets, and one worker listens there.
+#: Carriers that listen at ports, and at paths. Others have no sockets to share, and one worker listens for them.
 _PORTS, _PATHS = ("tcp", "ws", "wss"), ("unix",)
 
 
 @dataclass
 class OpenedPlace:
-    """The sockets of one place, by worker. `remove` clears the place away."""
+    """The sockets of one place, by worker. `remove` removes the place."""
 
     by_worker: list[list[socket.socket]]
     remove: Callable[[], None] | None = None
@@ -36,7 +36,7 @@ class OpenedPlace:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """Each once."""
+        """All sockets, each once."""
         return list(self._all)
 
     def close(self, *, keep_place: bool = False) -> None:
@@ -50,9 +50,10 @@ class OpenedPlace:
 async def open_places(
     config: Config, known: dict[str, OpenedPlace], adopted: dict[str, Sequence[socket.socket]], workers: int
 ) -> dict[str, OpenedPlace]:
-    """Return the places of `config` that aren't known, by URL and by `Forward.name`; `adopted` are open already.
+    """Return the places of `config` that aren't known, by URL and by `Forward.name`. `adopted` sockets are already
+    open.
 
-    Raises `ListenError` with nothing left open.
+    Raise `ListenError`, after which nothing is left open.
     """
     made: dict[str, OpenedPlace] = {}
     try:
@@ -80,12 +81,12 @@ async def open_places(
 
 
 def wanted_by(config: Config) -> set[str]:
-    """Return the places of `config`, as `open_places` names them."""
+    """Return the places of `config`, named as in `open_places`."""
     return {*config.listen, *(forward.name for forward in config.forward)}
 
 
 def _plain(url: str) -> str:
-    """Return the TCP or Unix socket under a carrier's URL, as a URL of its own."""
+    """Return the URL of the TCP or Unix socket under a carrier's URL."""
     parts = parse_url(url, None)
     if parts.scheme in _PATHS:
         return url
@@ -114,7 +115,7 @@ async def _open(url: str, workers: int) -> OpenedPlace:
                 undo.callback(sock.close)
             found.append(socks)
             parts = parse_url(url, {"backlog"})
-            port = socks[0].getsockname()[1]  # the kernel's choice, if it was 0, holds for all
+            port = socks[0].getsockname()[1]  # if it was 0, the port that the kernel chose is used for all
             url = f"tcp://{format_host(parts.host or '', port)}?backlog={parts.options['backlog']}"
         undo.pop_all()
     return OpenedPlace(found)
@@ -134,8 +135,7 @@ def _open_udp(forward: Forward, workers: int) -> OpenedPlace:
 
 
 def _spread(socks: Sequence[socket.socket], workers: int) -> OpenedPlace:
-    """Spread sockets that are open already over so many workers. More are bound beside those that may be shared
-    so."""
+    """Distribute open sockets over the workers. If they can be shared in this way, more are bound beside them."""
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
     by_place: dict[object, list[socket.socket]] = {}
     for sock in socks:
@@ -153,7 +153,7 @@ def _spread(socks: Sequence[socket.socket], workers: int) -> OpenedPlace:
 
 
 def _another(like: socket.socket) -> socket.socket:
-    """Return a socket bound beside another. Raises `ListenError`."""
+    """Return a socket bound to the same address as another. Raise `ListenError`."""
     sock = socket.socket(like.family, like.type)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""Several processes that serve as one daemon: this is their parent, which serves nobody itself.
+"""The parent of several processes that serve as one daemon. It serves nobody itself.
 
-It has the sockets, knows which worker has which connection, adds up what they count, and starts one anew that died.
-To `dtp.daemon.process.program` it is what a `Daemon` is.
+It opens the sockets, knows which worker has which connection, adds up what they count, and replaces workers that
+die. `dtp.daemon.process.program` uses it like a `Daemon`.
 """
 
 from __future__ import annotations
@@ -36,67 +36,67 @@ from dtp.tasks import SupervisedTask, supervised
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two looks at the figures of each worker, and without an answer until one is taken for hung.
+#: Seconds between two requests for a worker's status, and without an answer until it is considered hung.
 LOOK, HUNG = 1.0, 30.0
-#: Seconds that a worker has to begin, or to go on by another file: the chain and databases may take their time.
+#: Seconds for a worker to start, or to apply another configuration: the chain and databases may be slow.
 CHANGE = 120.0
-#: Pauses before a worker that died is started anew, by how often in a row it died within `_STEADY` seconds.
+#: Pauses before a worker is restarted, by how often in a row it died within `_STEADY` seconds.
 BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY = 10.0
-#: Seconds that workers have to end once they are told.
+#: Seconds for workers to end once they are told.
 _LAST = 10.0
 
 
 class WorkerFailed(LocalError):
-    """A worker could not begin, or could not do what it was told; the message is its own."""
+    """A worker couldn't start, or couldn't do what it was told; the message is its own."""
 
     code = "worker-failed"
 
 
 @dataclass(eq=False)
 class Seat:
-    """One of the workers, and those that will take its place."""
+    """The slot of one worker, and of those that replace it."""
 
     number: int
     channel: WorkerChannel | None = None
     pid: int = 0
     since: float = 0.0
-    #: How often it died in all, and soon after it began.
+    #: How often the worker died in all, and soon after its start.
     deaths: int = 0
     early_deaths: int = 0
     #: Connections from peers that were lost with it.
     lost: int = 0
     connections: set[bytes] = field(default_factory=set)
     figures: dict[str, Any] = field(default_factory=dict)
-    #: When it said so, by the loop's clock.
+    #: When it last reported them, by the loop's clock.
     heard: float = 0.0
-    #: Who was there when they were asked for last.
+    #: The callers when they were last asked for.
     callers: list[dict[str, Any]] = field(default_factory=list)
-    #: What its predecessors had counted.
+    #: What previous workers of this slot had counted.
     before: list[dict[str, Any]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     watching: SupervisedTask | None = None
 
     def note_figures(self, figures: dict[str, Any]) -> None:
-        """Take how the worker says that it stands."""
+        """Store the status that the worker has reported."""
         self.figures, self.heard = figures, asyncio.get_running_loop().time()
 
 
 class Spawner(Protocol):
-    """Has workers forked, as `Zygote` does."""
+    """Forks workers, as `Zygote` does."""
 
     def spawn_worker(self, number: int) -> tuple[socket, int]:
-        """Return our end of a new worker's channel, and its process id. Raise `OSError` when it can't be had."""
+        """Return our end of a new worker's channel, and its process id. Raise `OSError` if it can't be forked."""
 
     def kill_worker(self, pid: int) -> None:
-        """End a worker now. One that has ended is left alone."""
+        """Kill a worker. One that has already ended is left alone."""
 
     def close(self) -> None:
-        """Spawn no more. Idempotent."""
+        """Fork no more workers. Idempotent."""
 
 
 class Workers:
-    """`count` processes that serve by one configuration."""
+    """Processes that serve by one configuration."""
 
     def __init__(
         self,
@@ -127,14 +127,14 @@ class Workers:
         self._ending = False
         self._changing = asyncio.Lock()
 
-    # ---- beginning ------------------------------------------------------------------------------------------
+    # ---- start ----------------------------------------------------------------------------------------------
 
     async def start(
         self, adopted: Mapping[str, Sequence[socket]] | None = None, counted: Counted = NOTHING
     ) -> None:
-        """Listen and start all workers. Arguments as of `Daemon.start`.
+        """Listen and start all workers. The arguments are those of `Daemon.start`.
 
-        Raises `CarrierError`, `WorkerFailed`, `StateError`; then nothing is left open.
+        Raise `CarrierError`, `WorkerFailed`, `StateError`, after which nothing is left open.
         """
         try:
             self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
@@ -158,8 +158,8 @@ class Workers:
         return self._counting.export_counts()
 
     async def _start_worker(self, seat: Seat) -> None:
-        """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
-        # Also of one that can't be had, or it would be tried again without a pause.
+        """Fork a worker for the slot and let it serve. Raise `WorkerFailed`."""
+        # Set even if it can't be forked, or that would be retried without a pause.
         seat.since = asyncio.get_running_loop().time()
         try:
             sock, seat.pid = self._zygote.spawn_worker(seat.number)
@@ -194,7 +194,8 @@ class Workers:
     async def _ask_worker(
         seat: Seat, channel: WorkerChannel, do: str, descriptors: Sequence[int] = (), **fields: Any
     ) -> None:
-        """Have a worker do what others wait for. Raises `ChannelLost`, `NotDone`, and `WorkerFailed` in the end."""
+        """Have a worker do what others wait for. Raise `ChannelLost`, `NotDone`, and `WorkerFailed` after `CHANGE`
+        seconds."""
         try:
             async with asyncio.timeout(CHANGE):
                 await channel.send_request(do, descriptors, **fields)
@@ -204,7 +205,8 @@ class Workers:
             ) from None
 
     def _config_of(self, seat: Seat, config: Config) -> Config:
-        """Return the configuration of a worker: where there are no sockets to share, the first one listens."""
+        """Return the configuration of a worker. Carriers without sockets to share are only served by the first
+        one."""
         if not seat.number:
             return config
         shared = tuple(url for url in config.listen if urlsplit(url).scheme in ("tcp", "ws", "wss", "unix"))
@@ -216,7 +218,7 @@ class Workers:
         places = [(place, len(found)) for place, found in socks.items()]
         return places, [sock.fileno() for found in socks.values() for sock in found]
 
-    # ---- what workers say -----------------------------------------------------------------------------------
+    # ---- reports of workers ---------------------------------------------------------------------------------
 
     def _note_opened(self, seat: Seat, connection: bytes) -> None:
         seat.connections.add(connection)
@@ -227,7 +229,7 @@ class Workers:
         self._where.pop(connection, None)
 
     async def _find_worker(self, connection: bytes) -> int | None:
-        """Return which worker has it. One that said so just before is heard first: its word may wait to be read."""
+        """Return which worker has a connection. Reports that are waiting to be read are processed first."""
         for _ in range(3):
             if (found := self._where.get(connection)) is not None:
                 return found
@@ -235,7 +237,7 @@ class Workers:
         return None
 
     async def _find_owner(self, connection: bytes) -> int | None:
-        """Return which worker has it, or which process that this one has replaced (see `ReplacedProcesses`)."""
+        """Return which worker, or which replaced process, has a connection (see `ReplacedProcesses`)."""
         here = await self._find_worker(connection)
         return await self.replaced.find_owner(connection) if here is None else here
 
@@ -252,7 +254,7 @@ class Workers:
             self.on_fenced()
 
     def _pass_on(self, owner: int | None, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """Send a carrier to its owner; it is closed where that has ended meanwhile."""
+        """Send a carrier to its owner; close it if the owner has ended meanwhile."""
         channel = self._seats[owner].channel if owner is not None and owner >= 0 else None
         if channel is not None:
             channel.send_message("carrier", descriptors, **fields)
@@ -262,7 +264,7 @@ class Workers:
             os.close(each)
 
     def _handle_lost(self, seat: Seat) -> None:
-        """Clear away after a worker that is gone: what it had is, too, and its counts stay."""
+        """Clean up after a worker that is gone: its connections are gone, its counts stay."""
         if seat.channel is not None:
             seat.channel.close()
         seat.channel = None
@@ -278,10 +280,10 @@ class Workers:
         seat.connections.clear()
         seat.gone.set()
 
-    # ---- dying and coming back ------------------------------------------------------------------------------
+    # ---- restarts -------------------------------------------------------------------------------------------
 
     async def _watch_worker(self, seat: Seat) -> None:
-        """Look at a worker's figures; start it anew when it died or doesn't answer."""
+        """Ask a worker for its status; replace it when it died or doesn't answer."""
         while True:
             channel = seat.channel
             if channel is None:
@@ -329,14 +331,14 @@ class Workers:
     # ---- changing -------------------------------------------------------------------------------------------
 
     async def reload(self, config: Config) -> None:
-        """Go on by `config`, in all workers or in none. Raises as `Daemon.reload`, and `WorkerFailed`."""
+        """Apply `config`, in all workers or in none. Raise as `Daemon.reload`, and `WorkerFailed`."""
         refuse_what_takes_a_restart(self.config, config)
         async with self._changing:
             made = await open_places(config, self._places, {}, len(self._seats))
             try:
                 await self._tell_all(config, made)
             except DtpError:
-                left = self._places.keys() - wanted_by(config)  # by those who have taken the new one
+                left = self._places.keys() - wanted_by(config)  # by those who have applied the new one
                 await self._tell_all(self.config, {place: self._places[place] for place in left}, quiet=True)
                 for opened in made.values():
                     opened.close()
@@ -357,7 +359,7 @@ class Workers:
 
         told = [tell(seat, channel) for seat, channel in self._iter_running()]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
-            # One that died meanwhile begins anew by what holds then.
+            # One that died meanwhile starts with the configuration then in force.
             if isinstance(outcome, NotDone) and not quiet:
                 raise WorkerFailed(str(outcome)) from outcome
             passed_over = (CarrierError, NotDone, WorkerFailed) if quiet else CarrierError
@@ -372,14 +374,15 @@ class Workers:
     # ---- bans ---------------------------------------------------------------------------------------------
 
     async def ban(self, caller: str, until: float) -> None:
-        """Do as `Daemon.ban` does, in all workers."""
+        """Ban as `Daemon.ban` does, in all workers."""
         self._counting.bans.set_ban(caller, until)
-        # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
+        # A caller sent away by one worker comes to another, so all have to know of a ban before it is reported as
+        # done.
         told = [
             channel.send_request("bans", bans=self._counting.bans.known)
             for _, channel in self._iter_running()
         ]
-        with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
+        with contextlib.suppress(TimeoutError):  # a hung worker is killed, and starts again with all bans
             async with asyncio.timeout(HUNG):
                 await asyncio.gather(*told, return_exceptions=True)
         await self._counting.share_ban(caller, until)
@@ -411,7 +414,7 @@ class Workers:
             opened.close(keep_place=keep)
 
     async def close(self) -> None:
-        """End all workers now. Idempotent."""
+        """Kill all workers. Idempotent."""
         self.draining = self._ending = True
         for seat in self._seats:
             if seat.watching is not None:
@@ -431,33 +434,33 @@ class Workers:
         self._zygote.close()
         self._table.close()
 
-    # ---- how it stands --------------------------------------------------------------------------------------
+    # ---- status ---------------------------------------------------------------------------------------------
 
     @property
     def sockets(self) -> dict[str, list[socket]]:
-        """What the workers listen on, by the setting; the parent's own copies."""
+        """The workers' listening sockets by setting, as the parent's copies."""
         return {place: opened.sockets for place, opened in self._places.items()}
 
     @property
     def addresses(self) -> list[Address]:
-        """Where peers come in."""
+        """The addresses at which peers can connect."""
         return [Address.parse(each) for each in self.get_status(callers=False)["listen"]]
 
     @property
     def open_streams(self) -> int:
-        """Streams that are open, as of the last `refresh_status`."""
+        """The number of open streams, as of the last `refresh_status`."""
         status = self.get_status(callers=False)
         return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Ask all workers how they stand, for `get_status`; `callers`: and who is there. Of one that doesn't say so
-        within `LOOK` what it said last is kept, and `silent` says how old that is."""
+        """Ask all workers for their status, for `get_status`, and with `callers` for their callers. If one doesn't
+        answer within `LOOK`, its last status is kept, and `silent` says how old it is."""
 
         async def look(seat: Seat, channel: WorkerChannel) -> None:
             with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
                 async with asyncio.timeout(LOOK):
                     found = await channel.send_request("status", callers=callers)
-                    # Apart: figures alone are asked for all the time, and would leave nobody there.
+                    # Kept separately: most status requests leave callers out, and would delete the list.
                     who = found.pop("callers", [])
                     seat.note_figures(found)
                     seat.callers = who if callers else seat.callers
@@ -465,8 +468,8 @@ class Workers:
         await asyncio.gather(*(look(seat, channel) for seat, channel in self._iter_running()))
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
-        """Return as `Daemon.get_status` does, over all workers and those that died, as of the last
-        `refresh_status`; and `workers`."""
+        """Return as `Daemon.get_status` does, for all workers including dead ones, as of the last `refresh_status`;
+        with `workers` in addition."""
         found = merge([seat.figures for seat in self._seats if seat.figures])
         found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
         found = merge([found, {"tasks": [asdict(each) for each in supervised()]}])

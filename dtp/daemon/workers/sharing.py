@@ -1,4 +1,5 @@
-"""Tells a store what quotas and rates have counted, and them what others have: once a second, beside the traffic."""
+"""Reports what quotas and rates have counted to a store, and what others have counted to them, once a second beside
+the traffic."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ from dtp.tasks import SupervisedTask
 
 #: Seconds between two exchanges among the workers of one daemon.
 AMONG_WORKERS = 0.05
-#: What rates have counted is kept by the hour, nanoseconds of their buckets.
+#: Counts of rates are stored by the hour, in nanoseconds of their buckets.
 _HOUR, _NS = 3600, 1_000_000_000
 _NOTHING = Used()
 
-#: A quota, and what it is called in the store: "SERVICE/NUMBER/SECONDS".
+#: The name of a quota in the store, "SERVICE/NUMBER/SECONDS", and the quota.
 NamedQuota = tuple[str, QuotaPolicy]
-#: A rate, and what it is called: "SERVICE/rate/NUMBER/HASH".
+#: The name of a rate, "SERVICE/rate/NUMBER/HASH", and the rate.
 NamedRate = tuple[str, RatePolicy]
 
 
@@ -36,19 +37,20 @@ def is_of_rate(key: CountKey) -> bool:
 
 
 class Foreign:
-    """What others have added to totals, each part of it once: totals less what was told from here."""
+    """Finds what others have added to totals, each addition once: totals minus what was reported from here."""
 
     def __init__(self, most: int = MAX_CALLERS) -> None:
-        """`most` keys are remembered."""
-        #: What was told, and what others had added by then; who was asked about last is behind.
+        """At most `most` keys are remembered."""
+        #: What was reported from here, and what others had added by then; the key asked about last is at the end.
         self._seen: BoundedDict[CountKey, tuple[Used, Used]] = BoundedDict(most)
 
     def find_news(
         self, deltas: Mapping[CountKey, Used], totals: Mapping[CountKey, Used]
     ) -> dict[CountKey, Used]:
-        """Return what others have added since the last time, after `deltas` were told and `totals` given for them.
+        """Return what others have added since the last call, given `deltas` that were reported and the resulting
+        `totals`.
 
-        What is seen of a key for the first time is no news: it may have been counted long ago.
+        The first total of a key is no news, since it may be old.
         """
         found: dict[CountKey, Used] = {}
         for key, total in totals.items():
@@ -72,7 +74,7 @@ def _sum(one: Used, more: Used) -> Used:
 
 
 class CountSharing:
-    """Exchanges for quotas and rates, until closed. While the store is away, they count on alone."""
+    """Exchanges counts of quotas and rates until closed. While the store is unavailable, they count alone."""
 
     def __init__(
         self,
@@ -84,31 +86,31 @@ class CountSharing:
         on_bans: Callable[[Mapping[str, float]], object] | None = None,
         clock: Clock = moment,
     ) -> None:
-        """`every`: seconds between two exchanges. `on_bans` gets all bans that there are."""
+        """`every`: seconds between two exchanges. `on_bans` is called with all bans."""
         self._every, self._store, self._clock = every, store, clock
         self._quotas, self._rates = quotas, rates
         self._on_bans = on_bans
         self._foreign = Foreign()
         self._task: SupervisedTask | None = None
         self._stop = asyncio.Event()
-        #: Whether the store can be had, and why not.
+        #: Whether the store is available, and why not.
         self.watched = WatchedStore(store, "quotas are counted here alone")
         self._periods: dict[str, int] = {}
-        #: Of those who are asked about now: to spell a name takes some 70 us, and so does reading one.
+        #: Names of callers that are being asked about: making or parsing a name takes some 70 us.
         self._names: dict[PeerId | None, str] = {None: EVERYBODY}
         self._peers: dict[str, PeerId | None] = {EVERYBODY: None}
 
     async def start(self) -> None:
-        """Open the store. Raises `StateError`."""
+        """Open the store. Raise `StateError`."""
         await self._store.open()
         await self._read_bans()
         self._task = SupervisedTask(self._exchange_repeatedly, name="dtpd-state")
         self._task.start()
 
     async def close(self) -> None:
-        """Tell what was counted last, and end. Idempotent."""
+        """Report the last counts, and stop. Idempotent."""
         if self._task is not None:
-            # Not cancelled: an exchange under way would be told or not, and nobody would know.
+            # Not cancelled: after an interrupted exchange nobody would know whether it was done.
             self._stop.set()
             await self._task.finish()
             self._task = None
@@ -116,13 +118,13 @@ class CountSharing:
         await self._store.close()
 
     async def take_over(self, inherited: Inherited, on_ban: Callable[[str], object]) -> None:
-        """Tell of what the process before has counted. See `Inherited.tell_store`."""
+        """Report what the previous process has counted, see `Inherited.tell_store`."""
         await inherited.tell_store(self._store, on_ban)
 
     async def ban(
         self, inherited: Inherited, caller: str, until: float, on_ban: Callable[[str], object]
     ) -> None:
-        """Tell of a ban. See `Inherited.ban`."""
+        """Report a ban, see `Inherited.ban`."""
         await inherited.ban(self._store, caller, until, on_ban)
 
     async def _exchange_repeatedly(self) -> None:
@@ -145,7 +147,7 @@ class CountSharing:
             self._on_bans(await self._store.list_bans(self._clock().unix))
 
     async def exchange_once(self) -> None:
-        """Exchange once, now. What can't be told stays to be told."""
+        """Exchange once, now. What can't be reported is kept for the next time."""
         quotas, rates = dict(self._quotas()), dict(self._rates())
         deltas = self._take_deltas(quotas, rates)
         if not deltas and not self._store.tells:

@@ -1,29 +1,29 @@
-"""The statuses of several workers as one: what counts is added up, what is said once is said once."""
+"""Combines the statuses of several workers into one: counts are added up, and what all share appears once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: What is true only if it is true of all workers; other flags are true if they are of one.
+#: Flags that are true only if they are for all workers. Other flags are true if they are for any.
 _OF_ALL = {"connected", "state_up", "chain_up", "vouchers_up"}
-#: Numbers of which the largest stands for all.
+#: Numbers of which the largest is used.
 _LARGEST = {"failures", "uptime", "reloads"}
-#: Lists whose elements are the same things seen by each worker -> what tells them apart.
+#: Lists in which workers see the same things, and what identifies each element.
 _SAME = {
     "exposed": ("service",),
     "forwarded": ("listen", "to", "mode"),
     "backends": ("place",),
     "tasks": ("name",),
 }
-#: Lists whose elements are each worker's own.
+#: Lists whose elements belong to one worker each.
 _OWN = {"callers", "events", "times"}
-#: What all workers say alike.
+#: What is the same for all workers.
 _FIRST = {"bans"}
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return tables of the same things, such as `Daemon.get_status()`, as one."""
+    """Return tables of the same things, such as `Daemon.get_status()`, combined into one."""
     found: dict[str, Any] = {}
     for key in dict.fromkeys(key for part in parts for key in part):
         found[key] = _one(key, [part[key] for part in parts if key in part])
@@ -52,8 +52,8 @@ def _one(key: str, values: list[Any]) -> Any:
 
 
 def still(status: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `status` without services, backends and forwards that `now` has no more: a reload has taken them
-    away."""
+    """Return `status` without services, backends and forwards that are not in `now` any more, since a reload has
+    removed them."""
     kept = dict(status)
     for key in _SAME.keys() & status.keys() & now.keys():
         rows = {_name(key, row): row for row in now[key]}
@@ -66,7 +66,8 @@ def _name(key: str, row: Mapping[str, Any]) -> str:
 
 
 def ended(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stays of the status of a worker that has died: what it had counted, and nothing that is open."""
+    """Return what remains of the status of a worker that has died: what it had counted, and nothing that was
+    open."""
     return {
         "callers": [],
         "tasks": [{**one, "running": 0, "waiting": 0} for one in status.get("tasks", ())],

@@ -1,4 +1,4 @@
-"""What makes one worker of a process out of a daemon."""
+"""What makes a daemon one of several workers."""
 
 from __future__ import annotations
 

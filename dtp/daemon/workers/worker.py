@@ -1,4 +1,4 @@
-"""One of several processes that serve: a `Daemon` that its parent tells what to do (`dtp.daemon.workers.parent`)."""
+"""One of several serving processes: a `Daemon` that takes orders from its parent (`dtp.daemon.workers.parent`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("dtpd")
 
 
 class ParentStore:
-    """A `Store` that asks the parent, who adds up what all workers count."""
+    """A `CountStore` that asks the parent, who adds up the counts of all workers."""
 
     tells = True
 
@@ -37,10 +37,10 @@ class ParentStore:
         self.channel = channel
 
     async def open(self) -> None:
-        """Do nothing: the parent has opened what is behind it."""
+        """Do nothing: the parent has opened the real store."""
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """Add `deltas` to what all workers count; return the totals of their keys. Raises `StateError`."""
+        """Add `deltas` to the counts of all workers; return the totals of their keys. Raise `StateError`."""
         try:
             found: Mapping[CountKey, Used] = await self.channel.send_request("exchange", deltas=deltas)
         except DtpError as error:
@@ -48,7 +48,7 @@ class ParentStore:
         return found
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Drop what was counted for the periods before this one. Raises `StateError`."""
+        """Remove the counts of earlier periods. Raise `StateError`."""
         try:
             await self.channel.send_request("forget", scope=scope, before=before)
         except DtpError as error:
@@ -58,15 +58,15 @@ class ParentStore:
         """Do nothing: the parent does it."""
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Return none: the parent tells of them when they change."""
+        """Return none: the parent reports changes."""
         return {}
 
     async def close(self) -> None:
-        """Do nothing: it keeps nothing open here."""
+        """Do nothing: nothing is open here."""
 
 
 class Worker:
-    """Serves until its parent tells it to end, or is gone: then it finishes what it has."""
+    """Serves until its parent tells it to end. If the parent is gone, it finishes what is open."""
 
     def __init__(
         self, number: int, sock: socket.socket, identity: Identity, psk: bytes | None, table: Table
@@ -89,7 +89,7 @@ class Worker:
         commands["carrier"] = self._handover.take_carrier
 
     async def run(self) -> None:
-        """Serve to the end."""
+        """Serve until the end."""
         await self._over.wait()
         daemon = self._daemon
         if daemon is not None:
@@ -102,10 +102,11 @@ class Worker:
         self._channel.close()
 
     def _find_home(self, established: Established) -> int | None:
-        """Return the worker that has to have a new connection; None: any.
+        """Return the worker that has to have a new connection; None for any.
 
-        What is paid is counted by one: channels and vouchers of all callers are in its hands. Where streams of an
-        identity are bounded all of its connections come to one, which knows of those that have no carrier.
+        Paid connections are served by one worker, which has the channels and vouchers of all callers. Where an
+        identity's streams are limited, all its connections go to one worker, which also knows those without a
+        carrier.
         """
         exposed = None if self._daemon is None else self._daemon.exposed.get(established.payload.service)
         if exposed is None:
@@ -113,13 +114,13 @@ class Worker:
         if exposed.config.price is not None:
             return 0
         if any(isinstance(policy, ConcurrencyPolicy) for policy in exposed.chain.policies):
-            return hash(established.peer.key) % self._table.workers  # salted alike: all are of one process
+            return hash(established.peer.key) % self._table.workers  # the same salt in all forked workers
         return None
 
     # ---- commands -------------------------------------------------------------------------------------------
 
     def _do_start(self, fields: Mapping[str, Any], descriptors: list[int]) -> Awaitable[None]:
-        # The daemon is there at once, for what the parent says next.
+        # The daemon is set at once, for the parent's next messages.
         config: Config = fields["config"]
         logs.set_up(config.log)
         team = Team(self._number, self._table, ParentStore(self._channel), self._handover)
@@ -135,7 +136,7 @@ class Worker:
         config: Config = fields["config"]
         adopted = _by_place(fields["places"], descriptors)
         for place in adopted.keys() & self._daemon.sockets.keys():
-            # A file was taken back that wasn't taken here.
+            # The place was removed and came back, but wasn't adopted here.
             for sock in adopted.pop(place):
                 sock.close()
         await self._daemon.reload(config, adopted)
@@ -144,7 +145,7 @@ class Worker:
     def _do_status(self, fields: Mapping[str, Any], _: list[int]) -> Mapping[str, Any]:
         if self._daemon is None:
             return {}
-        # Connections that came here by way of another worker.
+        # Connections that arrived through another worker.
         return {**self._daemon.get_status(callers=fields["callers"]), "handed_over": self._handover.taken}
 
     async def _do_drain(self, fields: Mapping[str, Any], _: list[int]) -> bool:
@@ -173,7 +174,8 @@ def _by_place(places: list[tuple[str, int]], descriptors: list[int]) -> dict[str
 
 
 def _share_of(workers: int) -> Any:
-    """Return a worker's limits: half-open handshakes are bounded in all, and the kernel spreads dials evenly."""
+    """Return a worker's limits: half-open handshakes are limited in all, and the kernel distributes dials
+    evenly."""
     return replace(
         LIMITS,
         half_open=-(-LIMITS.half_open // workers),
@@ -182,11 +184,11 @@ def _share_of(workers: int) -> Any:
 
 
 def main_of(identity: Identity, psk: bytes | None, table: Table) -> Callable[[int, socket.socket], None]:
-    """Return what a forked process has to run, with what no message carries."""
+    """Return what a forked process has to run, which has what no message carries."""
 
     def main(number: int, sock: socket.socket) -> None:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # the parent gets them, too, and tells
+            signal.signal(each, signal.SIG_IGN)  # the parent gets these signals, too, and tells the workers
         os.environ.pop("NOTIFY_SOCKET", None)
         table.me = number
 

@@ -1,8 +1,8 @@
-"""The process that workers are forked from: made first, when the program has one thread and no loop.
+"""The process that workers are forked from. It is made first, while the program has one thread and no loop.
 
-It holds what workers need and no message carries (the identity, the key that peers share), so that a worker that died
-is there again at once, with its memory shared, and secrets never leave the memory that they are in. Another one like
-it waits to take its place, for the parent can make none any more.
+It has what workers need and no message carries: the identity, and the key that peers share. So a worker that died
+is replaced at once, sharing memory, and secrets never leave that memory. A second one waits to take its place,
+since the parent can't make another.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-#: Asks for another process like the one that is asked.
+#: Asks a process to fork another one like itself.
 _SPARE = "spare"
 
-#: A worker's main: its number, and its end of the channel to the parent.
+#: Runs a worker, given its number and its end of the channel to the parent.
 Main = Callable[[int, socket.socket], None]
 
 
 class Forks:
-    """What has workers forked, by sockets to processes that fork when asked: one is asked, another is in reserve."""
+    """Forks workers through sockets to processes that fork when asked: one is in use, another in reserve."""
 
     def __init__(self, socks: list[socket.socket]) -> None:
         self._socks = socks
@@ -32,7 +32,7 @@ class Forks:
         return len(self._socks)
 
     def spawn_worker(self, number: int) -> tuple[socket.socket, int]:
-        """Return a worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
+        """Return our end of a new worker's channel, and its process id. Raise `OSError` if it can't be forked."""
         if not self._socks:
             raise OSError("no process can be forked any more: this one ends")
         if len(self._socks) == 1:
@@ -45,7 +45,7 @@ class Forks:
             return self.spawn_worker(number)
 
     def _fork_process(self, what: str, kind: socket.SocketKind) -> tuple[socket.socket, int]:
-        """Ask for a fork. Raises `OSError`; `ConnectionError` when whoever is to fork is gone."""
+        """Ask for a fork. Raise `OSError`, or `ConnectionError` when the process that forks is gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         try:
             with theirs:
@@ -62,14 +62,14 @@ class Forks:
             raise
 
     def close(self) -> None:
-        """Have no further ones. Idempotent."""
+        """Fork no more. Idempotent."""
         for sock in self._socks:
             sock.close()
         self._socks.clear()
 
 
 class Zygote:
-    """The parent's handle of it, and of the one that waits."""
+    """The parent's handle for the zygote, and for the one in reserve."""
 
     def __init__(self, main: Main, keep: list[int]) -> None:
         """Fork now. `keep` are the descriptors that workers need; all others are closed there."""
@@ -83,12 +83,12 @@ class Zygote:
         self.spawn_worker = self._forks.spawn_worker
 
     def kill_worker(self, pid: int) -> None:
-        """End a worker now. One that has ended is left alone."""
+        """Kill a worker. One that has already ended is left alone."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Have no further workers; those that run go on. Idempotent."""
+        """Fork no more workers; running ones go on. Idempotent."""
         if self._forks:
             self._forks.close()
             os.waitpid(self.pid, 0)
@@ -97,8 +97,8 @@ class Zygote:
 def serve_forks(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
     """Fork whenever asked, until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent gets them too, and tells
-    # Nobody waits for workers: their channels tell of their ends.
+        signal.signal(number, signal.SIG_IGN)  # the parent gets these signals, too, and tells the workers
+    # Nobody waits for workers, since their channels tell when they end.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _close_others({*keep, sock.fileno()})
     while True:
@@ -134,7 +134,7 @@ def _run(main: Main, number: int, channel: socket.socket) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not through what the parent has left to be done at its exit.
+        # Skip the exit handlers that were inherited from the parent.
         os._exit(status)
 
 
