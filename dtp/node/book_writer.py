@@ -1,4 +1,4 @@
-"""Keeps a node's book in its folder: loads it, and writes it some time after it has changed."""
+"""Keeps a node's peer book in its folder: loads it, and writes it some time after it has changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("dtp.node")
 
 
 class BookWriter:
-    """Writes `book`, which knows where to, some time after it has changed: `load`, then `start` and `stop`."""
+    """Writes `book` to its file some time after it has changed. Call `load`, then `start` and `stop`."""
 
     def __init__(self, book: PeerBook, store: str | Path | None, pause: float) -> None:
         """`store` is the folder; with None the book is of this process alone. `pause` is how long changes are
@@ -26,7 +26,7 @@ class BookWriter:
         self._task = SupervisedTask(self._write_changes, name="dtp-node-book")
 
     async def load(self, stack: AsyncExitStack, network: PrivateNetwork | None) -> None:
-        """Load the book of this network, and write it last of all when `stack` ends."""
+        """Load the book of this network, and write it when `stack` ends."""
         if self._store is not None:
             path = self._store / (BOOK if network is None else network.book)
             await asyncio.to_thread(self._book.load, path)  # checks a signature for each peer
@@ -37,11 +37,11 @@ class BookWriter:
         self._task.start()
 
     async def stop(self) -> None:
-        """Write no more, but once when the stack of `load` ends. Idempotent."""
+        """Stop writing, except once when the stack of `load` ends. Idempotent."""
         await self._task.stop()
 
     def note_change(self) -> None:
-        """Write the book soon: many changes come together."""
+        """Write the book soon. Several changes are written together."""
         self._changed.set()
 
     async def _write_changes(self) -> None:
@@ -52,7 +52,7 @@ class BookWriter:
             await self._write_book()
 
     async def _write_book(self) -> None:
-        """Write the book; where that can't be, as on a full disk, say so: a node works without its cache."""
+        """Write the book. A failure, such as on a full disk, is logged: a node works without its cache."""
         try:
             await self._book.save()
         except BookNotKept as error:

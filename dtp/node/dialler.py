@@ -1,4 +1,5 @@
-"""Dials the peers that are due by `PeerUpkeep`, and tells it what has come of that, and what else bears on it."""
+"""Dials the peers that `PeerUpkeep` says are due, and reports to it what happened, and anything else that matters
+to it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ log = logging.getLogger("dtp.node")
 
 
 class PeerDialler:
-    """Keeps a node linked to peers of its book: in turn `dial_due` and `wait_until`."""
+    """Keeps a node linked to peers in its book. Call `dial_due` and `wait_until` in turn."""
 
     def __init__(
         self,
@@ -32,23 +33,25 @@ class PeerDialler:
         links: Callable[[], PeerLinks],
         tasks: TaskSet,
     ) -> None:
-        """`finding` has the book, and says how near they are who told of a peer; `tasks` are stopped by the node."""
+        """`finding` has the book, and says how near those are who reported a peer; `tasks` are stopped by the
+        node."""
         self._me, self._book, self._finding = finding.identity.id, finding.book, finding
         self._upkeep = PeerUpkeep(self._me, limits)
         self._links, self._tasks = links, tasks
-        #: Nodes to begin with of which it was said that they can't be reached.
+        #: Bootstrap nodes that were reported as unreachable.
         self._told: set[Address] = set()
         self._wake = asyncio.Event()
 
     def add_bootstrap(self, addresses: Iterable[Address]) -> None:
-        """Add addresses that the node always keeps a link to."""
+        """Add addresses to which the node always keeps a link."""
         for address in addresses:
             self._upkeep.add_bootstrap(address, -math.inf)
 
-    # ---- what is told of peers ----------------------------------------------------------------------------
+    # ---- reports about peers ------------------------------------------------------------------------------
 
     def on_record(self, record: PeerRecord) -> None:
-        """Make use of a record that is new, or holds from now on: link to its peer, if it is a node, or no more."""
+        """Use a record that is new, or valid from now on: link to its peer if that is a node, and otherwise
+        stop."""
         if not self._is_linkable(record):
             if not record.addresses:
                 self._upkeep.remove_peer(record.peer)
@@ -59,7 +62,8 @@ class PeerDialler:
         self._add_peer(record)
 
     def on_nearer(self, record: PeerRecord) -> None:
-        """Make use of what a record says that wasn't dialled, or asked, since it was told from afar alone."""
+        """Use addresses of a record that weren't dialled or asked before, since the record was only reported from
+        afar."""
         if self._is_linkable(record):
             self._add_peer(record)
             self._note_told(record.peer)
@@ -80,33 +84,33 @@ class PeerDialler:
         self._wake.set()
 
     def on_told(self, record: PeerRecord, source: str) -> None:
-        """Note who has told a record."""
+        """Note who has reported a record."""
         self._upkeep.add_teller(record.peer, network_of_teller(source))
 
     def _note_told(self, peer: PeerId) -> None:
         self._upkeep.on_told(peer, self._finding.teller_of(peer), asyncio.get_running_loop().time())
 
-    # ---- what becomes of links ----------------------------------------------------------------------------
+    # ---- links --------------------------------------------------------------------------------------------
 
     def on_link(self, link: PeerLink) -> None:
-        """Count a new link, and remember its peer where this side has dialled."""
+        """Count a new link, and remember its peer if this side has dialled."""
         self._upkeep.on_link(link.peer, network_of_link(link), outgoing=link.outgoing)
         self._mark_reached(link)
         self._wake.set()
 
     def _mark_reached(self, link: PeerLink) -> None:
-        """Note in the book that a peer was reached, as soon as there is a record of it; not of one that has come: it
-        may be anybody, as often as they like."""
+        """Note in the book that a peer was reached, as soon as there is a record of it. Peers that connected to us
+        don't count: anybody can do that, as often as they like."""
         if link.outgoing:
             self._book.mark_useful(link.peer, network_of_link(link))
 
     def on_lost(self, link: PeerLink) -> None:
-        """Count a link no more that is over."""
+        """Stop counting a link that is over."""
         self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time(), unwanted=link.unwanted)
         self._wake.set()
 
     def on_moved(self, now: float) -> None:
-        """Note that the machine is in another network."""
+        """Note that the machine has moved to another network."""
         self._upkeep.on_moved(now)
 
     def count_dialled(self) -> int:
@@ -116,13 +120,13 @@ class PeerDialler:
     # ---- dialling -----------------------------------------------------------------------------------------
 
     def dial_due(self, now: float) -> None:
-        """Start to dial the peers that are due."""
+        """Start dialling the peers that are due."""
         for target in self._upkeep.take_due(now):
             self._tasks.start(self._dial(target), name="dtp-node-dial")
         self._wake.clear()
 
     async def wait_until(self, until: float) -> None:
-        """Wait until a peer may be due, or until then."""
+        """Wait until `until`, or until a peer may be due."""
         wait = min(until, self._upkeep.next_time()) - asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if wait == math.inf else max(wait, 0.0)):
@@ -138,7 +142,7 @@ class PeerDialler:
             else:
                 peer = (await links.connect_told(target)).peer
         except DtpError as fault:
-            # Once at a person's terminal for a node that the user named: nothing else shows that it isn't there.
+            # Shown once at a person's terminal for a bootstrap node: nothing else tells that it can't be reached.
             is_news = isinstance(target, Address) and target not in self._told
             log.log(logging.WARNING if is_news else logging.INFO, "no link to %s: %s", target, fault)
             if isinstance(target, Address):
@@ -146,7 +150,7 @@ class PeerDialler:
         finally:
             spare = self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time(), told)
             if not isinstance(target, Address):
-                self._note_told(target)  # who was asked meanwhile may be nearer
+                self._note_told(target)  # somebody asked meanwhile may be nearer
             self._wake.set()
         if spare is not None:
             await links.disconnect(spare)

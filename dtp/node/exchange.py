@@ -1,5 +1,6 @@
-"""Peer exchange on a link: each side gives its record, and those of some nodes that it has met, when the link is new
-and, while the one that dialled has few links, again later. Whoever has a new record of its own meanwhile pushes it.
+"""Peer exchange on a link. Each side sends its record and those of some nodes that it has met, when the link is new
+and, while the side that dialled has few links, again later. Whoever gets a new record of its own meanwhile pushes
+it.
 
 Source: docs/peers.md, "Peer exchange".
 """
@@ -24,23 +25,23 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.node")
 
-#: The protocols of streams between nodes: of the exchange, and of a new record of the peer's own.
+#: The protocols of streams between nodes: for the exchange, and for a push of the peer's own new record.
 PROTOCOL: Final = "exchange/1"
 PUSH_PROTOCOL: Final = "record/1"
-#: Records that one side gives and takes: enough to begin with, 18 KB at most.
+#: The most records that one side sends and accepts: enough to begin with, at most 18 KB.
 MOST: Final = 16
-#: Seconds until the side that dialled asks again, each time four times as long, up to the longest: those that came at
-#: the same time as it did, or had no address then, weren't passed on the first time.
+#: Seconds until the side that dialled asks again, each time four times as long, up to the longest: peers that came
+#: at the same time, or had no address then, weren't in the first exchange.
 AGAIN: Final = 2.0
 LONGEST_AGAIN: Final = 1800.0
-#: Links that it has dialled at which it asks no more: by so many others it hears of who else there is.
+#: The number of links it has dialled from which on it asks no more: through so many it hears of other nodes anyway.
 ENOUGH: Final = 8
-#: Records that are given first of one network on the internet, or of one relay: whoever has many identities there can
-#: always have them be those that were reached last.
+#: Records from one network on the internet, or of one relay, that are sent first. Otherwise somebody with many
+#: identities there could make all of the records theirs, as those reached last.
 OF_ONE_NETWORK: Final = 2
-#: Seconds from one push to the next: several changes that come together, as at the beginning, make two.
+#: Seconds between two pushes. Several changes at the same time, as at the start, make two pushes.
 PUSH_PAUSE: Final = 1.0
-#: Seconds that a push to one peer may take: who doesn't read it in time gets the next one.
+#: Seconds that a push to one peer may take. A peer that doesn't read it in time gets the next one.
 PUSH_PATIENCE: Final = 10.0
 
 
@@ -48,12 +49,12 @@ class PeerExchange:
     """Exchanges records over links. Received records are checked like all others."""
 
     def __init__(self, book: PeerBook, own: Callable[[], PeerRecord], clocks: PeerClocks) -> None:
-        """`own` gives what this node says of itself; `clocks` is told what peers say of the time."""
+        """`own` returns this node's own record; `clocks` receives what peers say about the time."""
         self._book, self._own, self._clocks = book, own, clocks
 
     async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
-        """Exchange over a link that this side dialled, now and later until it ends: later only while `links` says
-        that it has few others that it has dialled."""
+        """Exchange over a link that this side dialled, now and again until it ends; again only while `links`
+        returns that few other links were dialled."""
         await self.exchange_records(link)
         pause = AGAIN
         while True:
@@ -74,7 +75,7 @@ class PeerExchange:
                 self._write_records(link, stream)
                 stream.write_eof()
                 await self._read_records(link, stream)
-        except (DtpError, EOFError) as fault:  # the other side has none of it, or went
+        except (DtpError, EOFError) as fault:  # the peer doesn't do it, or has gone
             log.info("no exchange of peers with %r: %s", link, fault)
 
     async def serve_stream(self, link: PeerLink, stream: Stream) -> None:
@@ -93,7 +94,7 @@ class PeerExchange:
             log.info("%r isn't told of the new record: %s", link, fault)
 
     async def serve_push(self, link: PeerLink, stream: Stream) -> None:
-        """Receive the new record of a peer: the handler for `PeerLinks.protocols`."""
+        """Receive a peer's new record: the handler for `PeerLinks.protocols`."""
         await self._read_records(link, stream, 1)
 
     def _write_records(self, link: PeerLink, stream: Stream) -> None:
@@ -101,10 +102,10 @@ class PeerExchange:
             stream.write(_framed(record))
 
     def _records_for(self, link: PeerLink) -> Iterator[PeerRecord]:
-        """Yield our own record, then the one known of the peer, which so hears of another node with its identity,
-        then those of nodes that name the node's service: those that were reached, of one network `OF_ONE_NETWORK`
-        before those of others, and then those that somebody has named. What was told from farther away than the peer
-        says nothing of the peer's network."""
+        """Yield our own record; then the one known of the peer, which so learns of another node with its identity;
+        then those of nodes that announce the node's service. Among the latter, those that were reached come before
+        those only reported by others, with up to `OF_ONE_NETWORK` of each network first. What was reported from
+        farther away than the peer says nothing about the peer's network."""
         own, peer = self._own(), link.peer
         yield own
         known = self._book.get(peer)
@@ -140,10 +141,11 @@ class PeerExchange:
             if not place:
                 self._note_time(link.peer, data)
             self._book.learn_encoded(data, f"exchange {link.source}", link.nearness)
-        stream.stop()  # what comes beyond isn't read
+        stream.stop()  # don't read anything beyond
 
     def _note_time(self, peer: PeerId, data: bytes) -> None:
-        """Note what a peer's own record says of the time, as it holds by the peer's clock, if not by this one's."""
+        """Note what a peer's own record says about the time. It is valid by the peer's clock, if not by this
+        machine's."""
         try:
             record = PeerRecord.decode(data, now=None)
         except PeerRecordError:
@@ -153,14 +155,14 @@ class PeerExchange:
 
 
 class RecordPush:
-    """Tells all linked peers of a new record of this node's own: at once, but at most once in `PUSH_PAUSE`.
+    """Sends a new record of this node to all linked peers: at once, but at most once in `PUSH_PAUSE`.
 
-    Of records that follow within the pause the last is told. `start`, then
-    `on_record_changed` for each new record, `stop`.
+    Of several records within the pause, the last is sent. Call `start`, then `on_record_changed` for each new
+    record, then `stop`.
     """
 
     def __init__(self, exchange: PeerExchange, links: Callable[[], Iterable[PeerLink]]) -> None:
-        """`links` gives those that are to be told."""
+        """`links` returns the links to push to."""
         self._exchange, self._links = exchange, links
         self._changed = asyncio.Event()
         self._pushes = TaskSet()

@@ -1,4 +1,4 @@
-"""How a node is found and finds: its record, the LAN and the DHT, as the user has chosen them."""
+"""How a node finds others and is found: by its record, on the LAN and in the DHT, as the user has chosen."""
 
 from __future__ import annotations
 
@@ -31,34 +31,35 @@ log = logging.getLogger("dtp.node")
 
 #: Ways to find others.
 WAYS: Final = ("lan", "mdns", "dht")
-#: Seconds for which two processes may be one node, while one takes the other's place.
+#: Seconds for which two processes may have one identity while one replaces the other.
 SUCCESSION: Final = 10.0
-#: Own records that are known as such: several come from each change of where the node is reached.
+#: The number of own records that are recognized as such: each change of the node's addresses makes several.
 _SIGNED: Final = 64
 #: All addresses of the machine.
 ANY: Final = "0.0.0.0"
 
 
 def dht_host(urls: Iterable[str]) -> str:
-    """Return the address for the socket of the DHT of a node that listens at these URLs: theirs, where it is one.
+    """Return the address for the DHT socket of a node that listens at these URLs, which is the URLs' if there is
+    only one.
 
-    All addresses where they are several, or there are none: who listens nowhere asks others all the same.
+    It is all addresses if there are several or none: a node that doesn't listen can still ask others.
     """
     hosts = {urlsplit(each).hostname or "" for each in urls} - {""}
     return hosts.pop() if len(hosts) == 1 else ANY
 
 
 def _choose_addresses(urls: Sequence[str]) -> list[str]:
-    """Return what a record has room for: of a machine with many networks those of its own are left out first, since
-    places at relays are reached from everywhere."""
+    """Return as many addresses as a record has room for. On a machine with many networks its own addresses are left
+    out first, since those at relays can be reached from everywhere."""
     relayed = [url for url in urls if url.startswith("relay:")][:MAX_ADDRESSES]
     own = [url for url in urls if not url.startswith("relay:")]
     return [*own[: MAX_ADDRESSES - len(relayed)], *relayed]
 
 
 def how_near_finders_are(hosts: Iterable[str], ways: Collection[str]) -> Nearness:
-    """Return how near those are who are asked for peers, as far as they may be: as the farthest of the DHT's nodes
-    to begin with, at `hosts`, or in this network where others are found there."""
+    """Return how near others may be at most who are asked for peers: as near as the farthest of the DHT's bootstrap
+    nodes at `hosts`, or within this network if others are found there."""
     here = Nearness.NETWORK if {"lan", "mdns"}.intersection(ways) else Nearness.ANYWHERE
     return max(map(Nearness.of_host, hosts), default=here)
 
@@ -69,28 +70,28 @@ class DhtFinder:
     source: ClassVar[str] = "dht"
 
     def __init__(self, dht: Dht, how_near: Callable[[], Nearness]) -> None:
-        """`how_near` gives how near they are who are in it, as far as they may be."""
+        """`how_near` returns how near the nodes of the DHT may be at most."""
         self._dht, self._how_near = dht, how_near
 
     @property
     def teller(self) -> Nearness:
-        """How near they are who answer, as far as they may be."""
+        """How near those who answer may be at most."""
         return self._how_near()
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the newest record of `peer` that the DHT has; None if it has none."""
+        """Return the newest record of `peer` in the DHT, or None."""
         return await self._dht.find(peer)
 
 
 class Bootstrap(NamedTuple):
-    """The nodes to begin with: their addresses, and endpoints of the DHT such as "seed.example:9001"."""
+    """The bootstrap nodes: their addresses, and DHT endpoints such as "seed.example:9001"."""
 
     addresses: tuple[Address, ...] = ()
     endpoints: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, given: Collection[str | Address]) -> Bootstrap:
-        """Return what was given, each where it belongs. Raise `AddressError`."""
+        """Return the given nodes, sorted by kind. Raise `AddressError`."""
         endpoints = tuple(each for each in given if isinstance(each, str) and "://" not in each)
         nodes = (each for each in given if each not in endpoints)
         return cls(tuple(Address.parse(each) if isinstance(each, str) else each for each in nodes), endpoints)
@@ -101,12 +102,12 @@ class Bootstrap(NamedTuple):
         return [*map(host_of_endpoint, self.endpoints), *(each.host for each in self.addresses)]
 
 
-#: No nodes to begin with.
+#: No bootstrap nodes.
 NOBODY: Final = Bootstrap()
 
 
 class PeerFinding:
-    """The ways that are open, and what the node says there. Within the node's `AsyncExitStack`."""
+    """The discovery methods in use, and what the node announces there. Used within the node's `AsyncExitStack`."""
 
     def __init__(
         self,
@@ -117,32 +118,32 @@ class PeerFinding:
         clock: Callable[[], float] = time.time,
         options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """`bootstrap` are the nodes to begin with; `clock` is this machine's, Unix time in seconds; `options` are
-        further arguments of `Lan` and `Dht`, as "lan" and "dht"."""
+        """`bootstrap` are the bootstrap nodes; `clock` is this machine's Unix time in seconds; `options` are
+        further arguments of `Lan` and `Dht`, under "lan" and "dht"."""
         self.identity, self.book, self._clock = identity, book, clock
         self._bootstrap, self._options = bootstrap, {"lan": {}, "dht": {}, **(options or {})}
         self.lan: Lan | None = None
         self.mdns: Mdns | None = None
         self.dht: Dht | None = None
-        #: What the node says of itself; None before `publish_record`.
+        #: The node's own record; None before `publish_record`.
         self.record: PeerRecord | None = None
         #: Called where the DHT has a newer record of this node than its own.
         self.on_superseded: Callable[[], object] | None = None
-        #: The `sequence` of the first record that it signed, and its last ones.
+        #: The `sequence` of the first record that it signed, and its latest records.
         self._first = 0
         self._signed: deque[PeerRecord] = deque(maxlen=_SIGNED)
-        #: Whether the LAN is told when it ends.
+        #: Whether the LAN is told when the node closes.
         self.says_goodbye = True
         self._ways = frozenset(ways)
-        #: How near they are by whom others are found, as far as they may be to begin with.
+        #: How near those may be at most, to begin with, by whom others are found.
         self._first_finders = how_near_finders_are(bootstrap.hosts if "dht" in self._ways else (), self._ways)
         self._tasks = TaskSet()
 
     async def open(
         self, stack: AsyncExitStack, network: PrivateNetwork | None, urls: Iterable[str] = ()
     ) -> list[Finder]:
-        """Open the ways, and return what finds peers by them. The DHT's socket is at the address of `urls`, at which
-        the node listens, unless the options say otherwise."""
+        """Open the discovery methods, and return what finds peers by them. The DHT's socket is at the address of
+        `urls`, where the node listens, unless the options say otherwise."""
         lan_options = self._options["lan"]
         finders: list[Finder] = []
         stack.push_async_callback(self._tasks.stop)
@@ -166,7 +167,7 @@ class PeerFinding:
         return finders
 
     def publish_record(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
-        """Sign the node's record, and announce it by each way."""
+        """Sign the node's record, and announce it by all methods."""
         self.record = PeerRecord.sign(
             self.identity,
             now=self._next_moment(),
@@ -184,7 +185,7 @@ class PeerFinding:
         self.publish_to_dht()
 
     def is_of_another(self, record: PeerRecord) -> bool:
-        """True if a record of this identity was signed since this node started, but neither by it nor by a process
+        """True if a record of this identity was signed after this node started, but neither by it nor by a process
         that it replaces: that one listens at the same sockets, and ends within `SUCCESSION`."""
         if not 0 < self._first < record.sequence or record in self._signed:
             return False
@@ -193,18 +194,20 @@ class PeerFinding:
         return elsewhere or record.sequence > self._first + 1000 * SUCCESSION
 
     def teller_of(self, peer: PeerId) -> Nearness:
-        """Return how near they are who told where a peer is, or may tell where it isn't known."""
+        """Return how near those are who reported where a peer is, or may report it where it isn't known."""
         known = self.book.get_known(peer)
         return self._how_near_finders_are() if known is None else known.teller
 
     def _how_near_finders_are(self) -> Nearness:
-        """Return how near they are by whom others are found: those of this network may have led the DHT farther."""
+        """Return how near those are by whom others are found. Peers of this network may have led the DHT
+        farther."""
         return self._first_finders if self.dht is None else max(self._first_finders, self.dht.farthest)
 
     def publish_to_dht(self) -> None:
-        """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""
+        """Publish the record in the DHT, if there is one. While this node is alone there, do so once another is
+        found."""
         if self.dht is not None and self.record is not None:
-            self.dht.publish_later(self.record)  # at once: what the program provides in this turn needs it
+            self.dht.publish_later(self.record)  # at once: what is provided in this turn needs it
             self._tasks.start(self._publish_to_dht(self.dht, self.record), name="dtp-node-publish")
 
     async def _publish_to_dht(self, dht: Dht, record: PeerRecord) -> None:
@@ -220,7 +223,7 @@ class PeerFinding:
             log.info("the record isn't in the DHT: %s", fault)
 
     def on_record(self, record: PeerRecord) -> None:
-        """Add a node that was found by another way to the DHT."""
+        """Add a node that was found by another method to the DHT."""
         if self.dht is None or not record.dht:
             return
         if Nearness.of_host(host_of_endpoint(record.dht)) >= self.teller_of(record.peer):
@@ -237,7 +240,7 @@ class PeerFinding:
         self.publish_to_dht()
 
     def _dht_endpoint(self) -> str:
-        """Return the DHT's endpoint as others on the networks of this machine reach it; "" if there is none."""
+        """Return the DHT's endpoint as it can be reached from this machine's networks; "" if there is none."""
         if self.dht is None:
             return ""
         host, _, port = self.dht.endpoint.rpartition(":")
@@ -247,13 +250,14 @@ class PeerFinding:
         return reached[0].removeprefix("tcp://") if reached else ""
 
     def _say_goodbye(self, lan: Lan) -> None:
-        """Tell the LAN that the node goes, by a record without addresses."""
+        """Announce on the LAN, by a record without addresses, that the node is closing."""
         if self.record is not None and self.says_goodbye:
             lan.withdraw_record(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
 
     def _next_moment(self) -> float:
-        """Return the time, and later than the record before: two in one millisecond would be one. Where that one is
-        from the future, since this machine's clock was ahead, nobody takes it, nor what is later."""
+        """Return the current time, but later than the previous record's: two records in one millisecond would count
+        as one. If that record is from the future, since this machine's clock was ahead, peers accept neither it nor
+        anything later."""
         now = self._clock()
         last = 0.0 if self.record is None else (self.record.sequence + 1.5) / 1000
         return now if last > now + MAX_SKEW else max(now, last)

@@ -1,4 +1,4 @@
-"""What of a shared graph is where, as a value: heads that others announce, whom to ask next, what to announce.
+"""What a shared graph has to do next, as a value: which heads others announce, whom to ask, what to announce.
 
 Time goes in, actions come out. Peers and authors are public keys (bytes); `ours` is author -> the last sequence here.
 docs/sharing.md, "How it works".
@@ -36,60 +36,65 @@ class HeadsError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class ShareLimits:
-    """Limits of a shared graph. Seconds, and counts."""
+    """Limits of a shared graph, in seconds and counts."""
 
-    #: Authors in an announcement: it stays below 3 KB, so that it is one message of any topic.
+    #: The most authors in an announcement, which keeps it below 3 KB, so that it fits into one message of any
+    #: topic.
     announced: int = 64
-    #: Authors that an answer names (9 KB); beyond it a sync's sketches are shorter.
+    #: The most authors named in an answer (9 KB). Beyond that, the sketches of a sync are shorter.
     answered: int = 256
-    #: Between two announcements: what a program changes meanwhile goes into one.
+    #: Seconds between two announcements. What a program changes meanwhile is announced together.
     gap: float = 0.2
-    #: Before others' frames are announced: mostly somebody else does, and then nobody has to.
+    #: Seconds before frames of others are announced. Usually somebody else does so first, and then nobody else has
+    #: to.
     hold_back: float = 0.5
-    #: Announcements that one peer may make a second, and at once; others are passed on by nobody.
+    #: The announcements that one peer may make each second, and at once. Further ones aren't passed on.
     rate: float = 10.0
     burst: float = 30.0
-    #: Peers of whom announcements are kept; the oldest goes first. All are looked at in each turn.
+    #: The most peers whose announcements are kept; the oldest is dropped first. All are checked in each turn.
     claims: int = 64
-    #: Peers that are remembered to have announced what they didn't have, or to announce too often.
+    #: The most peers remembered for announcing what they didn't have, or for announcing too often.
     remembered: int = 1024
-    #: Neighbours that are asked for what somebody else announced, in one round; the announcer is dialled after the
-    #: second. Before each round there is a pause, twice as long each time: they have just heard of it, too.
+    #: How many neighbours are asked in each round for what somebody else announced; the announcer is dialled after
+    #: the second round. Before each round there is a pause, each twice as long, since the neighbours have only just
+    #: heard of it, too.
     asked: int = 3
     rounds: int = 6
     first_round: float = 0.05
-    #: Syncs at once that bring something here. Together they ask for each author once.
+    #: The most syncs at once that receive frames. Together they ask for each author once.
     fetches: int = 3
-    #: Missing frames from which on several peers are asked for a part of the authors each.
+    #: The number of missing frames from which on several peers are asked for different authors.
     split: int = 512
-    #: For other neighbours to say what they have, before so much is asked of one alone.
+    #: Seconds for other neighbours to say what they have, before one alone is asked for that much.
     gather: float = 0.3
-    #: After which a neighbour is asked though nothing was announced: announcements may be lost.
+    #: Seconds after which a neighbour is asked without an announcement, since announcements may be lost.
     poll: float = 60.0
-    #: Before a peer that failed is asked again, at first and at most.
+    #: Seconds before a peer that failed is asked again, at first and at most.
     pause: float = 0.25
     longest_pause: float = 60.0
-    #: For which nothing is believed of one that announced what it didn't have, at first; twice as long each time.
+    #: Seconds for which a peer that announced what it didn't have isn't believed, at first; each time twice as
+    #: long.
     disbelief: float = 30.0
     longest_disbelief: float = 1800.0
-    #: For an answer, and for the next `least` bytes of a sync: else the peer is taken for gone.
+    #: Seconds for an answer, and for the next `least` bytes of a sync. After that the peer is considered gone.
     stall: float = 10.0
     least: int = 4096
-    #: Seconds for which a sync may move less, as long as it moves: where a round trip takes seconds, a small one
-    #: takes longer than `stall`, each time anew.
+    #: Seconds for which a sync may be slower than that, as long as it moves: where a round trip takes seconds, a
+    #: small sync takes longer than `stall`, and would fail each time.
     unhurried: float = 60.0
-    #: For a sync that goes on and on; the next one goes on where it was.
+    #: The longest that a sync may take. The next one continues where it stopped.
     longest_sync: float = 900.0
-    #: Streams of shared graphs that are opened to one peer at once: other graphs wait for their turn, up to `stall`.
+    #: The most streams of shared graphs opened to one peer at once. Other graphs wait for their turn, up to
+    #: `stall`.
     opened_each: int = 4
-    #: ... that one peer may have open here, and all peers together: of as many graphs as there are, some have ended
-    #: there and not here yet.
+    #: The most that one peer, and all peers together, may have open here: several per peer, since some have ended
+    #: there but not here yet.
     served_each: int = 8
     served: int = 64
 
 
 class Heads(NamedTuple):
-    """What a peer says it has: the digest of its vector, heads of authors, and whether that is all it has to say."""
+    """What a peer says it has: the digest of its vector, heads of authors, and whether these are all."""
 
     digest: bytes
     heads: dict[bytes, int]
@@ -104,7 +109,7 @@ def encode(heads: Heads) -> bytes:
 
 
 def decode(data: bytes, *, most: int) -> Heads:
-    """Return what a message of at most `most` authors says. Raise `HeadsError` for what `encode` didn't write."""
+    """Return what a message with at most `most` authors says. Raise `HeadsError` for what `encode` didn't write."""
     match unpack(data, HeadsError, "a message about heads", max_array_len=2 * most + 8):
         case [int(version), bytes(digest), [*pairs], bool(is_all)] if version == VERSION:
             if all(type(author) is bytes for author in pairs[::2]) and len(pairs) <= 2 * most:
@@ -136,7 +141,7 @@ class ProbeNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Sync with a neighbour, but for authors that come from another meanwhile."""
+    """Sync with a neighbour, except for authors that are being fetched from another one."""
 
     peer: bytes
     without: frozenset[bytes] = frozenset()
@@ -154,16 +159,16 @@ Action = ProbeNeighbour | Fetch | DialAnnouncer
 
 @dataclass(slots=True)
 class _Claim:
-    """What a peer said to have that isn't here."""
+    """What a peer claims to have that isn't here."""
 
     heads: dict[bytes, int] = field(default_factory=dict)
-    #: The digest of what it has, while something is missing that it didn't name; b"" else.
+    #: The digest of what it has, while something is missing that it didn't name; b"" otherwise.
     other: bytes = b""
-    #: Whether a sync with it is due in any case: it was asked, and has something else.
+    #: Whether a sync with it is due in any case, since its answer to a probe differed.
     is_due: bool = False
     #: When it was first heard.
     since: float = 0.0
-    #: Neighbours that were asked for it, and whether itself was dialled.
+    #: Neighbours that were asked for it, and whether the announcer was dialled.
     asked: set[bytes] = field(default_factory=set)
     is_dialled: bool = False
     #: Rounds of asking so far, and when the next one begins.
@@ -180,21 +185,22 @@ class _Neighbour:
     poll_at: float
     failures: int = 0
     busy: Action | None = None
-    #: What it had announced when that was begun, and its digest where it had named only a part. What it announces
-    #: meanwhile is not a lie for not having come by then.
+    #: What it had announced when the action began, and its digest if it had named only a part. What it announces
+    #: later needn't have arrived when the action ends.
     promised: dict[bytes, int] = field(default_factory=dict)
     promised_other: bytes = b""
 
 
 class HeadsPlan:
-    """Decides for one graph whom to ask. Links, announcements and ends of actions go in, new actions come out.
+    """Decides for one graph whom to ask. Events (links, announcements, ends of actions) go in, and new actions come
+    out.
 
-    Each author's missing frames are asked of one peer at a time. Whoever announces what it then hasn't got is not
-    believed for a while; each failure makes the pause before the next attempt longer.
+    Each author's missing frames are requested from one peer at a time. A peer that announces something and then
+    doesn't have it isn't believed for a while, and each failure makes the pause before the next attempt longer.
     """
 
     def __init__(self, own: bytes, *, limits: ShareLimits, random: Random) -> None:
-        #: How often what happened: "disbelieved".
+        #: Counts of events: "disbelieved".
         self.counts: Counter[str] = Counter()
         self._own = own
         self._limits = limits
@@ -212,7 +218,7 @@ class HeadsPlan:
     # ---- links ----------------------------------------------------------------------------------------------
 
     def on_link_up(self, peer: bytes, now: float, *, outgoing: bool) -> None:
-        """Add a neighbour, which is asked at once by the side that dialled, and soon by the other."""
+        """Add a neighbour. The side that dialled asks it at once, the other side soon."""
         poll_at = now if outgoing else now + self._limits.stall
         self._neighbours[peer] = _Neighbour(now, poll_at)
         self._dials.discard(peer)
@@ -220,7 +226,7 @@ class HeadsPlan:
             self._neighbours[peer].poll_at = now
 
     def on_frames_refused(self, peer: bytes, now: float) -> None:
-        """Have a neighbour asked next: its frames were refused, since others came from another neighbour."""
+        """Have a neighbour asked next whose frames were refused, since others came from another neighbour."""
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
             neighbour.poll_at = min(neighbour.poll_at, now)
@@ -231,11 +237,11 @@ class HeadsPlan:
 
     @property
     def is_fetching(self) -> bool:
-        """True while a sync brings something here."""
+        """True while a sync is receiving frames."""
         return any(isinstance(each.busy, Fetch) for each in self._neighbours.values())
 
     def is_asking(self, now: float) -> bool:
-        """Return whether a neighbour is asked what it has, or is to be asked now."""
+        """Return True if a neighbour is being asked what it has, or should be asked now."""
         return any(
             isinstance(each.busy, ProbeNeighbour)
             or (each.busy is None and max(each.poll_at, each.ready_at) <= now)
@@ -249,7 +255,8 @@ class HeadsPlan:
     # ---- what others say ------------------------------------------------------------------------------------
 
     def may_announce(self, peer: bytes, now: float) -> bool:
-        """Return whether an announcement is within a peer's rate, and believed at all. It counts for the rate."""
+        """Return True if an announcement is within its peer's rate and the peer is believed. It counts towards the
+        rate."""
         return self._rates.try_take(peer, now) and not self._is_disbelieved(peer, now)
 
     def _is_disbelieved(self, peer: bytes, now: float) -> bool:
@@ -285,13 +292,13 @@ class HeadsPlan:
             self._add_claim(peer, later)
 
     def _take_later_claim(self, peer: bytes, promised: dict[bytes, int], other: bytes, now: float) -> _Claim:
-        """Remove a peer's claim, and return what it has announced beyond what it was asked for."""
+        """Remove a peer's claim, and return the part that it has announced beyond what it was asked for."""
         claim = self._claims.pop(peer, _Claim())
         newer = {author: last for author, last in claim.heads.items() if last > promised.get(author, 0)}
         return _Claim(newer, b"" if claim.other == other else claim.other, since=now)
 
     def _mark_told(self, said: Heads, ours: Sequences) -> None:
-        """Mark heads that others have announced as told, as far as they are here: the rest may be a lie."""
+        """Mark heads that others have announced as told, as far as they are here. The rest may be untrue."""
         for author, last in said.heads.items():
             if last <= ours.get(author, 0):
                 self._told[author] = max(last, self._told.get(author, 0))
@@ -300,11 +307,11 @@ class HeadsPlan:
         if claim.heads or claim.other or claim.is_due:
             self._claims[peer] = claim
 
-    # ---- ends of what was begun -----------------------------------------------------------------------------
+    # ---- ends of actions ------------------------------------------------------------------------------------
 
     def on_fetched(self, peer: bytes, ours: Sequences, out: Collection[bytes], now: float) -> bool:
-        """Note that a sync is over; return True if all came that the peer had announced. `out` are authors of whom
-        nothing is wanted here."""
+        """Note that a sync is over; return True if everything arrived that the peer had announced. `out` are
+        authors of whom nothing is wanted."""
         neighbour = self._neighbours.get(peer)
         without = neighbour.busy.without if neighbour and isinstance(neighbour.busy, Fetch) else frozenset()
         promised, other = self._clear_busy(peer, now)
@@ -326,7 +333,8 @@ class HeadsPlan:
         self._disbelieved[peer] = (min(times + 1, 16), now + seconds)
 
     def on_failed(self, peer: bytes, now: float, *, for_long: bool = False) -> None:
-        """Note that a probe, a sync or a dial failed; `for_long`: the peer doesn't share the graph, or is banned."""
+        """Note that a probe, a sync or a dial failed. With `for_long`, the peer doesn't share the graph, or is
+        banned."""
         self._dials.discard(peer)
         claim = self._claims.get(peer)
         if claim is not None and claim.is_due:
@@ -343,7 +351,7 @@ class HeadsPlan:
             neighbour.poll_at = neighbour.ready_at + (0 if neighbour.failures < 8 else self._limits.poll)
 
     def _clear_busy(self, peer: bytes, now: float) -> tuple[dict[bytes, int], bytes]:
-        """Note that an action with a peer is over; return what the peer had promised when it was started."""
+        """Note that an action with a peer is over; return what the peer had promised when it began."""
         neighbour = self._neighbours.get(peer)
         if neighbour is None:
             return {}, b""
@@ -352,7 +360,7 @@ class HeadsPlan:
         promised, neighbour.promised = neighbour.promised, {}
         return promised, neighbour.promised_other
 
-    # ---- what is next ---------------------------------------------------------------------------------------
+    # ---- next actions ---------------------------------------------------------------------------------------
 
     def missing_from(self, ours: Sequences, out: Collection[bytes] = ()) -> dict[bytes, int]:
         """Return author -> the last sequence that others claim to have and that isn't here."""
@@ -407,7 +415,8 @@ class HeadsPlan:
         return each is not None and each.busy is None and each.ready_at <= now
 
     def _next_fetches(self, ours: Sequences, out: Collection[bytes], now: float) -> list[Action]:
-        """Return the syncs to start with neighbours that have something, each author from one of them."""
+        """Return the syncs to start with neighbours that have something. Each author is fetched from one of
+        them."""
         if self.is_fetching:
             return []
         ready = {peer: claim for peer, claim in self._claims.items() if self._is_ready(peer, now)}
@@ -450,7 +459,7 @@ class HeadsPlan:
         ]
 
     def _next_searches(self, now: float) -> list[Action]:
-        """Return whom to ask for what was announced by a peer that is not a neighbour, or isn't ready."""
+        """Return whom to ask for what was announced by a peer that isn't a neighbour, or isn't ready."""
         if sum(each.busy is not None for each in self._neighbours.values()) >= self._limits.fetches:
             return []
         for announcer, claim in list(self._claims.items()):
@@ -478,7 +487,7 @@ class HeadsPlan:
         claim.rounds += 1
         claim.next_round = now + self._limits.first_round * 2**claim.rounds
         if claim.rounds >= self._limits.rounds:
-            del self._claims[announcer]  # the polls go on, and so does what is announced next
+            del self._claims[announcer]  # polling goes on, and so do later announcements
 
     def _begin_action(self, action: ProbeNeighbour | Fetch) -> Action:
         neighbour, claim = self._neighbours[action.peer], self._claims.get(action.peer, _Claim())
@@ -486,14 +495,15 @@ class HeadsPlan:
         neighbour.promised, neighbour.promised_other = dict(claim.heads), claim.other
         return action
 
-    # ---- what to announce -----------------------------------------------------------------------------------
+    # ---- announcements --------------------------------------------------------------------------------------
 
     def set_announced(self, ours: Sequences) -> None:
-        """Take our own heads as announced: peers compare them when a link comes up."""
+        """Count our own heads as announced, since peers compare them when a link comes up."""
         self._told = dict(ours)
 
     def next_announcement(self, ours: Sequences, digest: Callable[[], bytes], now: float) -> Heads | None:
-        """Return what to announce now, or None: own frames at once, others' after a while, if nobody else has."""
+        """Return what to announce now, or None. Our own frames are announced at once, others' only later and if
+        nobody else has."""
         fresh = {author: last for author, last in ours.items() if last > self._told.get(author, 0)}
         if not fresh:
             self._held_until = None

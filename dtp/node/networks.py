@@ -1,4 +1,4 @@
-"""Whose links may be one's: identities cost nothing, networks on the internet do."""
+"""Which networks links and reports belong to. Identities cost nothing, but networks on the internet do."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from dtp.peers.reach.errors import RelayUrlError
 from dtp.peers.reach.relay_client import RelayPlace, source_of
 from dtp.peers.record import PeerRecord
 
-#: All names: they lead where their owner likes, and there are as many as that wants.
+#: Stands for all host names: their owners choose where they lead, and can have any number of them.
 NAMES: Final = "names"
 _RELAYED: Final = "relay:"
 
 
 def network_of_link(link: PeerLink) -> str:
-    """Return the network, or the relay, that a link leads to; "" for those in this network and on this machine."""
+    """Return the network, or the relay, of a link; "" for links within this network or this machine."""
     source = link.source
     return source if source.startswith(_RELAYED) else network_of_host(source.partition("/")[0])
 
 
 def network_of_teller(source: str) -> str:
-    """Return the network of whoever told a record, by its source in the book such as "exchange 192.0.2.7": those of
-    one on the internet count as one; so do all of a way such as "dht" that doesn't say who has told."""
+    """Return the network of whoever reported a record, given its source in the book, such as "exchange 192.0.2.7".
+    Sources in one network on the internet count as one, as does a whole method such as "dht" that doesn't say who
+    reported it."""
     return network_of_source(source.partition(" ")[2]) or source
 
 
 def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:
-    """Return the networks and relays where a record that somebody so near has told has its peer dialled. None for a
-    peer that is dialled in this network or on this machine, wherever else it may be."""
+    """Return the networks and relays in which the peer of a record is dialled, if somebody this near reported it.
+    Empty for a peer that is dialled in this network or on this machine, whatever else it has."""
     places = [_place_of_url(record.peer, url) for url in record.addresses]
     if any(teller <= nearness < Nearness.ANYWHERE for nearness, _ in places):
         return frozenset()
@@ -39,7 +40,7 @@ def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:
 
 
 def _place_of_url(peer: PeerId, url: str) -> tuple[Nearness, str]:
-    """Return how near a place is, and its network or relay on the internet."""
+    """Return how near an address is, and its network on the internet or its relay."""
     try:
         if url.startswith(_RELAYED):
             return Nearness.ANYWHERE, source_of(RelayPlace.parse(url).relay)

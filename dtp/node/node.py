@@ -60,40 +60,42 @@ log = logging.getLogger("dtp.node")
 
 T = TypeVar("T")
 
-#: Where a node listens by default: all addresses of the machine, of IPv4 and IPv6, and any port, so that there may be
-#: many on a machine.
+#: Where a node listens by default: at all addresses of the machine, IPv4 and IPv6, and any port, so that one
+#: machine can have many nodes.
 ANYWHERE: Final = "tcp://:0"
 
 
 class NodeError(LocalError, ValueError):
-    """A node can't be made of this; the message says what to change."""
+    """A node can't be made from these arguments; the message says what to change."""
 
     code: ClassVar[str] = "node"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLimits:
-    """Limits of a node, and of its parts; each has its reason. Seconds."""
+    """Limits of a node and of its parts, with reasons. In seconds."""
 
     links: LinkLimits = field(default_factory=LinkLimits)
     upkeep: UpkeepLimits = field(default_factory=UpkeepLimits)
     connection: Limits = DEFAULT
     gossip: GossipLimits = GOSSIP
-    #: How long a record is good for: who was offline for an evening still knows where to begin.
+    #: How long a record is valid. A program that was offline for an evening still knows where to begin.
     record: float = 6 * 3600.0
-    #: How long before the node signs the next one.
+    #: How long before the node signs a new one.
     renewal: float = 3 * 3600.0
-    #: Seconds from a change of the book until it is written: many come together.
+    #: Seconds from a change of the book until it is written, together with other changes.
     save: float = 30.0
-    #: Before another node of this identity is told of: a process may take this one's place, and this one ends then.
+    #: Seconds before another node with this identity is reported, since a process may be replacing this one, which
+    #: then ends.
     succession: float = SUCCESSION
-    #: Between two looks at neighbours' clocks. A difference is told at the second: after a machine has slept, old
-    #: messages come first.
+    #: Seconds between two checks of neighbours' clocks. A difference is reported at the second check, since after a
+    #: machine has slept, old messages arrive first.
     clock_look: float = 60.0
-    #: Between two looks whether this machine's clock was set or it is in other networks, at least; they come before
-    #: peers are dialled, and cost a quarter of a millisecond.
+    #: The least seconds between two checks whether this machine's clock was set, or its networks have changed. They
+    #: precede dials, and cost a quarter of a millisecond.
     surroundings_look: float = 1.0
-    #: ... and at most: nobody else notices while nothing happens. One more time a minute that the node wakes up.
+    #: The most seconds between them. While nothing happens nobody else notices, so the node wakes up once a minute
+    #: for this.
     longest_surroundings_look: float = LOOK
 
 
@@ -102,7 +104,7 @@ class KnownPeer:
     """What a node knows of a peer."""
 
     record: PeerRecord
-    #: Who told it, such as "lan 192.0.2.7".
+    #: Who reported it, such as "lan 192.0.2.7".
     source: str
     #: True while there is a link to it.
     linked: bool
@@ -110,7 +112,7 @@ class KnownPeer:
 
 @dataclass(frozen=True, slots=True)
 class _OpenParts:
-    """What a node has from when it is opened."""
+    """What a node has while it is open."""
 
     links: PeerLinks
     listener: Listener
@@ -120,15 +122,15 @@ class _OpenParts:
 
 
 def _each(given: str | Collection[T]) -> tuple[str | T, ...]:
-    """Return what was given as a tuple: one text alone is not a collection of letters."""
+    """Return what was given as a tuple; a single string is one item."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _serve(services: Mapping[str, Handler], *, relay: bool) -> dict[str, Handler]:
-    """Return the services beside the node's own, with a relay's where it is one. Raise `NodeError`."""
+    """Return the given services, with that of a relay if the node is one. Raise `NodeError`."""
     found = dict(services)
     if relay:
-        from dtp.peers.reach.relay import Relay  # with its limits a part of a node's memory
+        from dtp.peers.reach.relay import Relay  # which takes part of a node's memory, with its limits
 
         found.setdefault(RELAY_SERVICE, Relay().serve_connection)
     if NODE_SERVICE in found:
@@ -137,7 +139,8 @@ def _serve(services: Mapping[str, Handler], *, relay: bool) -> dict[str, Handler
 
 
 class Node:
-    """A program's place among others: it is found, it finds, it links to other nodes. `async with` opens it.
+    """A program's place in a network of nodes: it finds others and is found, and links to other nodes. `async with`
+    opens it.
 
     - `identity` is who it is; without it a new one is made.
     - `listen` are carrier URLs; by default any TCP port on all networks. None: others can't dial it.
@@ -231,13 +234,14 @@ class Node:
         self._push = RecordPush(self._exchange, lambda: self.links)
         self._opened: _OpenParts | None = None
         self._stack = AsyncExitStack()
-        #: What others can see and use; `leave` ends it before the rest.
+        #: What others can see and use, which `leave` closes before the rest.
         self._mesh = AsyncExitStack()
 
     # ---- life -------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Node:
-        """Open it. Raise `ListenError` for an address that can't be had, `NetworkKeyError` for no key."""
+        """Open the node. Raise `ListenError` for an address that can't be bound, `NetworkKeyError` for an invalid
+        key."""
         async with AsyncExitStack() as stack:
             await self._open_parts(stack)
             self._stack = stack.pop_all()
@@ -248,7 +252,7 @@ class Node:
 
     async def _open_parts(self, stack: AsyncExitStack) -> None:
         network = None
-        if self._private is not None:  # a passphrase takes a while: not on the loop
+        if self._private is not None:  # deriving a key from a passphrase takes a while: not on the loop
             network = await asyncio.to_thread(PrivateNetwork.parse, self._private)
         await self._writer.load(stack, network)
         psk = None if network is None else network.psk
@@ -301,7 +305,7 @@ class Node:
         )
 
     def _follow_events(self, stack: AsyncExitStack, links: PeerLinks) -> None:
-        """Make use of what the book is told, and of links, from here on."""
+        """Process changes of the book, and of links, from now on."""
         stack.callback(self.book.on_change(self._on_record))
         stack.callback(self.book.on_nearer(self._on_nearer))
         stack.callback(self.book.on_told(self._dialler.on_told))
@@ -332,12 +336,12 @@ class Node:
 
     @property
     def links(self) -> PeerLinks:
-        """The links to other nodes. Raise `NodeError` if it isn't open."""
+        """The links to other nodes. Raise `NodeError` if the node isn't open."""
         return self._parts.links
 
     @property
     def listener(self) -> Listener:
-        """What others dial. Raise `NodeError` if it isn't open."""
+        """The listener that others dial. Raise `NodeError` if the node isn't open."""
         return self._parts.listener
 
     @property
@@ -348,12 +352,12 @@ class Node:
 
     @property
     def lan(self) -> Lan | None:
-        """The LAN, where it is a way to find others."""
+        """The LAN discovery; None if it isn't used."""
         return self._finding.lan
 
     @property
     def dht(self) -> Dht:
-        """The DHT. Raise `NodeError` if it isn't a way to find others, or the node isn't open."""
+        """The DHT. Raise `NodeError` if it isn't used, or the node isn't open."""
         if self._finding.dht is None:
             raise NodeError(
                 'the node has no DHT; give discover=["lan", "dht"], and use it within \'async with\''
@@ -367,34 +371,34 @@ class Node:
 
     @property
     def has_twin(self) -> bool:
-        """True once it was found, and logged, that another node goes by this identity."""
+        """True once another node with this identity was detected, and logged."""
         return self._twin.found
 
     @property
     def record(self) -> PeerRecord:
-        """What it says of itself. Raise `NodeError` if it isn't open."""
+        """The node's own record. Raise `NodeError` if the node isn't open."""
         if self._finding.record is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._finding.record
 
     @property
     def addresses(self) -> list[Address]:
-        """Where others dial it, one for each network and carrier."""
+        """The addresses at which others dial it, one for each network and carrier."""
         return [Address.direct(self.identity.id, each) for each in dialled_urls(self.listener.urls)]
 
     @property
     def address(self) -> Address:
-        """The first of `addresses`; where there is none, the one that a resolver has to find."""
+        """The first of `addresses`; without any, an address that a resolver has to look up."""
         return next(iter(self.addresses), Address("dtp", peer=self.identity.id))
 
     @property
     def clock_difference(self) -> ClockDifference | None:
-        """How the clocks of most neighbours differ from this machine's; as text it is a sentence. None if they don't.
-        Of one or two, all have to, and it is not known whose is wrong."""
+        """How most neighbours' clocks differ from this machine's; as a string it is a sentence. None if they don't.
+        With one or two neighbours all have to differ, and it isn't known whose clock is wrong."""
         return self._clock.find_difference(asyncio.get_running_loop().time())
 
     def peers(self) -> list[KnownPeer]:
-        """Return the peers that are known and say where they are, linked ones first."""
+        """Return the known peers that announce addresses, linked ones first."""
         found = [
             KnownPeer(each.record, each.source, self.links.get(each.record.peer) is not None)
             for each in self.book
@@ -403,8 +407,8 @@ class Node:
         return sorted(found, key=lambda each: (not each.linked, each.record.peer))
 
     def teller_of(self, peer: PeerId) -> Nearness:
-        """Return how near they are who told where a peer is, or may tell where it isn't known: what is dialled since
-        others name the peer is no nearer."""
+        """Return how near those are who reported where a peer is, or may report it where it isn't known. What is
+        dialled because others named the peer is no nearer than they are."""
         return self._finding.teller_of(peer)
 
     def connect(
@@ -414,9 +418,9 @@ class Node:
         service: str | None = None,
         resolvers: Sequence[Resolver] | None = None,
     ) -> Connecting:
-        """Connect to a service of a peer, as `dtp.connect` does, by all that this node knows and can ask.
+        """Connect to a peer's service as `dtp.connect` does, using everything that this node knows and can ask.
 
-        With `resolvers` these say where the peer is.
+        With `resolvers`, these look the peer up instead.
         """
         return connect(
             address,
@@ -431,7 +435,8 @@ class Node:
 
     @property
     def reach(self) -> Reach:
-        """Where others see it, and how relayed connections became direct. Raise `NodeError` if it isn't open."""
+        """How others see the node, and how relayed connections became direct. Raise `NodeError` if the node isn't
+        open."""
         return self._parts.reach.reach
 
     async def _dial_link(self, address: Address) -> Connection:
@@ -446,7 +451,7 @@ class Node:
 
     @property
     def dialability(self) -> Dialability:
-        """What those have found who tried to dial it. Raise `NodeError` if it isn't open."""
+        """The results of peers that tried to dial the node. Raise `NodeError` if it isn't open."""
         return self._parts.reach.dialability
 
     def topic(
@@ -465,16 +470,18 @@ class Node:
         )
 
     def share(self, graph: Graph, *, topic: str, key: bytes | str | None = None) -> Sharing:
-        """Share a graph with all who share it in this topic: by `await` until the node closes, or `async with`.
+        """Share a graph with everybody who shares it in this topic: until the node closes with `await`, or within
+        `async with`.
 
-        Either gives the `GraphShare`. Raise `ShareError`, `TopicError`.
+        Both return the `GraphShare`. Raise `ShareError`, `TopicError`.
         """
         return self._parts.topics.share(self._stack, graph, topic, key)
 
     # ---- upkeep -----------------------------------------------------------------------------------------
 
     def announce(self, services: str | Collection[str]) -> None:
-        """Announce these services from now on, and the node's addresses anew: its listener may have changed."""
+        """Announce these services from now on, and the node's current addresses, since its listener may have
+        changed."""
         self._announce = _each(services)
         self._renew_record()
 
@@ -488,14 +495,15 @@ class Node:
         self._push.on_record_changed()
 
     def _on_reach_changed(self) -> None:
-        """Announce that the node is dialled elsewhere than before, or was found to be hidden, or not."""
+        """Announce that the node's addresses have changed, or that it was found to be hidden or not."""
         if self._finding.dht is not None:
             self._finding.dht.set_barred(self.dialability.verdict is False)
         if self._finding.record is not None:
             self._renew_record()
 
     def _dial_known(self) -> None:
-        """Make use of the book: of those first that this node has dialled before, since anybody may name others."""
+        """Use the peers in the book. Those that this node has dialled before come first, since anybody may report
+        others."""
         for known in reversed(list(self.book)[-self.limits.upkeep.remembered :]):
             self._on_record(known.record)
 
@@ -529,7 +537,7 @@ class Node:
         log.info("lost: %r", link)
 
     def _look_around(self, now: float) -> None:
-        """Make use of a clock that was set, or of other networks: the record and what is known may be of before."""
+        """React to a clock that was set, or to other networks: the record, and what is known, may be outdated."""
         before = self._watch.surroundings.addresses
         changes = self._watch.look(now)
         if changes is None:
@@ -537,10 +545,10 @@ class Node:
         addresses = self._watch.surroundings.addresses
         self.book.note_addresses(addresses)
         if changes.was_clock_set:
-            self._dial_known()  # those that didn't hold until now
+            self._dial_known()  # records that weren't valid until now
         if changes.has_moved:
             self._dialler.on_moved(now)
-            if has_left(before, addresses):  # one more network takes nothing away
+            if has_left(before, addresses):  # an additional network doesn't take the old ones away
                 self._parts.reach.on_moved()
         if any(changes):
             self._renew_record()
@@ -548,7 +556,7 @@ class Node:
                 self.lan.ask_everybody()
 
     async def _run_upkeep(self) -> None:
-        """Dial the peers that are due, sign a new record in time, look at what others say of the time."""
+        """Dial peers that are due, sign new records in time, and check what others say about the time."""
         loop = asyncio.get_running_loop()
         renewal = loop.time() + self.limits.renewal
         while True:

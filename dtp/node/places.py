@@ -1,5 +1,5 @@
-"""A hidden node's places at relays: whom it asks for one, by which ways others hear of it, and whether it is reached
-there."""
+"""A hidden node's places at relays: which relays it asks for one, by which addresses others can use it, and whether
+the node can be reached there."""
 
 from __future__ import annotations
 
@@ -30,51 +30,52 @@ log = logging.getLogger("dtp.node")
 
 #: Carriers by which a relay is reached: which of UDP and TCP each goes by.
 PROTOCOLS: Final = {"tcp": "TCP", "ws": "TCP", "quic": "UDP"}
-#: Seconds that one way to ask for a place has, where there is another one: three round trips of 1 s each.
+#: Seconds for one attempt to get a place if there is another way: three round trips of 1 s each.
 PLACE_TIME: Final = 3.0
-#: Ways to relays that are asked for a peer.
+#: The most addresses of relays that are asked for a peer.
 MOST_RELAYS: Final = 4
-#: Seconds until a relay that didn't give a place is asked again, at first and at most. At most so long also until a
-#: place that led nobody here is tried again, where there is no other.
+#: Seconds before a relay that refused a place is asked again, at first and at most. The longest pause also applies
+#: before a place that led nobody here is tried again, if there is no other.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-#: Seconds until a place that works is tried again, and a relay that led nobody here is asked again.
+#: Seconds before a working place is checked again, and before a relay that led nobody here is asked again.
 PLACE_RECHECK: Final = 1800.0
-#: Linked peers that are asked to dial this node at its place, each in another network; it dials by itself, too.
+#: The number of linked peers, each in another network, that are asked to dial this node at its place. It also dials
+#: itself.
 PLACE_VOICES: Final = 3
-#: What this node finds itself counts as so many who say the same, where somebody came to it by its place: two peers
-#: that lie, or their owner, don't outvote it. All three do: a relay may lead only those there who come from here.
+#: If somebody reached this node at its place, its own finding counts as this many reports: two peers that lie, or
+#: belong to one person, don't outvote it. Three do, since a relay may only forward those who come from here.
 OWN_WEIGHT: Final = 2
-#: Without a word of its own it believes no fewer.
+#: Without a finding of its own it believes no fewer reports.
 LEAST_HEARSAY: Final = 2
-#: A place is given up after so many tries that led nobody here, one after another: a network may fail for a moment.
+#: The consecutive failed checks after which a place is given up, since a network may fail for a moment.
 PLACE_FAILURES: Final = 2
-#: Seconds between two looks at how late the loop is, and by how much it may be while a place is tried: a dial, which
-#: has `DIAL_TIME`, takes some turns of it on this side.
+#: Seconds between two measurements of the loop's delay, and the delay up to which a check of a place counts: a
+#: dial, which has `DIAL_TIME`, takes some turns of the loop on this side.
 LOOK: Final = 0.25
 LATE: Final = 0.25
 
 
 def list_ways(record: PeerRecord | None) -> list[Address]:
-    """Return where a node relays, as its record says, by each carrier; QUIC comes first, since holes can be punched
-    then. Empty where it doesn't, or there is no record."""
+    """Return the addresses at which a node relays, by its record, for each carrier. QUIC comes first, since it
+    allows hole punching. Empty if the node doesn't relay, or there is no record."""
     relays = record is not None and RELAY_SERVICE in record.services
     return list_direct(record, RELAY_SERVICE) if relays else []
 
 
 def list_told(record: PeerRecord | None, teller: Nearness) -> list[Address]:
-    """Return where a record says that its peer is dialled without a relay, as far as somebody this near may have it
-    dialled."""
+    """Return the addresses without a relay that a record gives for its peer, as far as somebody this near is
+    trusted to have them dialled."""
     return [each for each in list_direct(record) if is_dialled_as_told(each, teller)]
 
 
 def list_direct(record: PeerRecord | None, service: str = NODE_SERVICE) -> list[Address]:
-    """Return where a record says that its peer is dialled without a relay, QUIC first; empty without a record."""
+    """Return the addresses without a relay that a record gives for its peer, QUIC first; empty without a record."""
     if record is None:
         return []
     found = []
     for url in record.addresses:
-        with contextlib.suppress(AddressError):  # whoever signed the record wrote what they liked
+        with contextlib.suppress(AddressError):  # the record's signer may have written anything
             found.append(Address.direct(record.peer, url, service))
     found = [each for each in found if urlsplit(each.carrier_url).scheme in (*PROTOCOLS, "memory")]
     return sorted(found, key=lambda each: not each.carrier_url.startswith("quic:"))
@@ -83,8 +84,9 @@ def list_direct(record: PeerRecord | None, service: str = NODE_SERVICE) -> list[
 def list_other_ways(
     places: Iterable[str], record_of: Callable[[PeerId], PeerRecord | None], me: PeerId
 ) -> Iterator[str]:
-    """Yield the URLs by which `me` is dialled at these places over another carrier, at the same address of the relay.
-    Who dials may have no UDP, and a relay leads to a place by whatever it is reached."""
+    """Yield the URLs by which `me` can be dialled at these places over other carriers, at the same address of the
+    relay. The dialling side may have no UDP, and a relay forwards to a place over whatever carrier it is reached
+    by."""
     for place in map(RelayPlace.parse, places):
         here = urlsplit(place.address.carrier_url)
         for way in list_ways(record_of(place.relay)):
@@ -94,21 +96,22 @@ def list_other_ways(
 
 
 class LinkedRelays(Resolver):
-    """Leads to peers by the relays that this node is linked to, where all that is known of a peer has led nowhere. It
-    may have a place there that it hadn't when it signed what is known."""
+    """Resolves peers to the relays that this node is linked to, after everything known about a peer has failed: it
+    may have got a place there after it signed its record."""
 
     name = "relays"
 
     def __init__(self, list_relays: Callable[[], Iterable[RelayPlace]]) -> None:
-        """`list_relays` gives the linked ones, each by the ways that lead to it."""
+        """`list_relays` returns the linked relays, each with the addresses that lead to it."""
         self._list_relays = list_relays
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """Return an empty list: who was never heard of isn't asked for everywhere."""
+        """Return an empty list: relays aren't asked for a peer that was never heard of."""
         return []
 
     async def resolve_again(self, address: Address) -> list[Candidate]:
-        """Return one candidate for each way, of `MOST_RELAYS` at most. The others are no worse, and each is asked."""
+        """Return one candidate for each address, at most `MOST_RELAYS`. The others are no worse, and each is
+        asked."""
         peer = address.peer
         if peer is None:
             return []
@@ -120,8 +123,8 @@ class LinkedRelays(Resolver):
 
 
 async def take_first(urls: Iterable[str], take: Callable[[str], Awaitable[bool]]) -> bool:
-    """Ask for places, one after another, until `take` has one; return whether it has. All but the last have
-    `PLACE_TIME` seconds: where a firewall swallows UDP nobody says so."""
+    """Ask for places one after another until `take` returns True; return whether it did. All but the last have
+    `PLACE_TIME` seconds, since a firewall may drop UDP silently."""
     waiting = list(urls)
     while waiting:
         url = waiting.pop(0)
@@ -133,8 +136,8 @@ async def take_first(urls: Iterable[str], take: Callable[[str], Awaitable[bool]]
 
 
 def list_proven_ways(link: PeerLink | None, record: PeerRecord | None) -> list[RelayPlace]:
-    """Return the ways to a linked relay: those by which it was reached, or at the address from which it comes. What
-    else its record says may be anybody's address. Empty where there is no link."""
+    """Return the addresses of a linked relay that are proven: those by which it was reached, or at the address from
+    which it connected. Others in its record may be anybody's. Empty if there is no link."""
     if link is None or link.closed:
         return []
     connection = link.connection
@@ -147,20 +150,20 @@ def list_proven_ways(link: PeerLink | None, record: PeerRecord | None) -> list[R
 
 
 def choose_voices(links: Iterable[PeerLink], relay: PeerId) -> list[PeerLink]:
-    """Return the links by which peers are asked about a place at `relay`: those that this node dialled, as anybody
-    can come, and one at random of each network, whose owner may be many."""
+    """Return the links over which peers are asked about a place at `relay`: those that this node dialled, since
+    anybody can connect to it, and a random one of each network, since a network may be many peers of one owner."""
     by_network: dict[str, list[PeerLink]] = {}
     for link in links:
         if link.outgoing and not link.closed and link.peer != relay:
-            # Addresses of none, and relays, are one: they cost nothing.
+            # Peers without an address, and relays, count as one network, since they cost nothing.
             by_network.setdefault(network_of_host(link.source.partition("/")[0]), []).append(link)
     networks = random.sample(list(by_network.values()), min(PLACE_VOICES, len(by_network)))
     return [random.choice(each) for each in networks]
 
 
 def judge_place(own: bool | None, said: Collection[bool]) -> bool | None:
-    """Return whether a node is reached at a place, as at least half of those say who have tried: it itself, who
-    counts as `OWN_WEIGHT` if it is, and peers. None where nobody can tell."""
+    """Return whether a node can be reached at a place, by the majority (at least half) of those who tried: the node
+    itself, whose success counts as `OWN_WEIGHT`, and peers. None if nobody can tell."""
     if own is None:
         known = [*said] if len(said) >= LEAST_HEARSAY or any(said) else []
     else:
@@ -169,7 +172,7 @@ def judge_place(own: bool | None, said: Collection[bool]) -> bool | None:
 
 
 class LoopDelay:
-    """How late this loop was at most within a `with` statement, in seconds."""
+    """Measures the longest delay of this loop within a `with` statement, in seconds."""
 
     def __init__(self) -> None:
         self.most = 0.0
@@ -197,18 +200,18 @@ class LoopDelay:
 
 @dataclass(slots=True)
 class _Place:
-    """One place: where it is, and what is known of it."""
+    """One place, and what is known about it."""
 
     where: RelayPlace
-    #: False where the user has named it.
+    #: False if the user has named it.
     chosen: bool
     reservation: Reservation
-    #: False once it has led nobody here `PLACE_FAILURES` times.
+    #: False once nobody could be reached there `PLACE_FAILURES` times in a row.
     works: bool = True
 
     async def wait_until_due(self, pause: float) -> None:
-        """Wait until it is to be tried: after `pause` seconds, or `CHECK_PAUSE` after its relay has gone, which may
-        be back by then."""
+        """Wait until it is due to be checked: after `pause` seconds, or `CHECK_PAUSE` after its relay was lost,
+        which may be back by then."""
         lost = asyncio.Event()
         self.reservation.on_lost = lost.set
         with contextlib.suppress(TimeoutError):
@@ -222,8 +225,8 @@ def _came_by(link: PeerLink, relay: PeerId, since: float) -> bool:
 
 
 class RelayPlaces:
-    """The places of a node at relays. Each is tried from outside now and then; one that leads nobody here is given
-    back when there is another. `use_listener` first, `close` at the end."""
+    """The places of a node at relays. Each is checked from outside from time to time, and given back if it doesn't
+    work and there is another. Call `use_listener` first, and `close` at the end."""
 
     def __init__(
         self,
@@ -234,31 +237,31 @@ class RelayPlaces:
         is_wanted: Callable[[], bool],
         on_change: Callable[[], object],
     ) -> None:
-        """`list_relays` gives the linked relays, by the ways that lead to them, `list_links` all links. `is_wanted`
-        says whether another place is to be had for one that doesn't work, and `on_change` is called when where this
-        node is dialled has changed."""
+        """`list_relays` returns the linked relays, with the addresses that lead to them; `list_links` returns all
+        links. `is_wanted` returns True if a place that doesn't work should be replaced, and `on_change` is called
+        when the addresses of this node have changed."""
         self._reach, self._list_relays, self._list_links = reach, list_relays, list_links
         self._is_wanted, self._on_change = is_wanted, on_change
         self._listener: Listener | None = None
         self._places: dict[str, _Place] = {}
-        #: Relays whose place was given back since it led nobody here, and when by the loop's clock.
+        #: Relays whose place was given back because it didn't work, and when, by the loop's clock.
         self._left: dict[PeerId, float] = {}
         self._tasks = TaskSet()
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the URLs by which this node is dialled at its places."""
+        """Yield the URLs by which this node can be dialled at its places."""
         return iter(list(self._places))
 
     def use_listener(self, listener: Listener) -> None:
-        """Give what comes by places to this listener."""
+        """Pass connections that come through places to this listener."""
         self._listener = listener
 
     def keep_place(self, url: str) -> None:
-        """Have a place where the user has said, as soon as there is one, for as long as it leads somebody here."""
+        """Keep a place at an address that the user has named, once there is one, for as long as it works."""
         self._tasks.start(self._take_in_time(url), name="dtp-node-relay")
 
     async def find_place(self) -> bool:
-        """Take a place at a linked relay, unless there is one that works; return whether there is one."""
+        """Take a place at a linked relay unless one works already; return True if there is one."""
         if any(place.works for place in self._places.values()):
             return True
         now = asyncio.get_running_loop().time()
@@ -268,12 +271,12 @@ class RelayPlaces:
         return await take_first(urls, lambda url: self._take_place(url, chosen=True))
 
     async def give_back(self, *, chosen: bool = False) -> None:
-        """Give all places back, or those that nobody has named if `chosen`."""
+        """Give back all places, or with `chosen` only those that the user hasn't named."""
         for url in [url for url, place in self._places.items() if place.chosen or not chosen]:
             await self._release_place(url)
 
     async def close(self) -> None:
-        """Ask for no place, and try none any more. Idempotent."""
+        """Stop asking for places and checking them. Idempotent."""
         await self._tasks.stop()
 
     async def _take_in_time(self, url: str) -> None:
@@ -301,10 +304,10 @@ class RelayPlaces:
             await self._listener.remove(url)
         self._on_change()
 
-    # ---- whether they lead here ---------------------------------------------------------------------------------
+    # ---- checks -------------------------------------------------------------------------------------------------
 
     async def _watch_place(self, url: str, own: str, place: _Place) -> None:
-        """Try a place until it is given back."""
+        """Check a place until it is given back."""
         loop = asyncio.get_running_loop()
         failures, pause, tried = 0, CHECK_PAUSE, loop.time()
         while True:
@@ -317,7 +320,7 @@ class RelayPlaces:
             if reached is not False and place.reservation.held:
                 failures, pause, place.works = 0, PLACE_RECHECK, True
                 continue
-            if delay.most > LATE:  # whoever dialled may have got no answer from this node
+            if delay.most > LATE:  # a peer that dialled may have got no answer in time
                 pause = LONGEST_PAUSE
                 continue
             failures += 1
@@ -332,9 +335,9 @@ class RelayPlaces:
             await self._take_in_time(url)
 
     async def _is_reached(self, place: RelayPlace, since: float) -> bool | None:
-        """Return whether this node is reached at its place, by what it finds itself, as somebody else, and what some
-        peers say. Who has come by it `since` then, by the loop's clock, shows that it is. None where nobody can
-        tell."""
+        """Return whether this node can be reached at its place, judging by its own attempt under another identity
+        and by reports of some peers. A peer that connected through it after `since` (by the loop's clock) proves
+        that it can. None if nobody can tell."""
         asked = choose_voices(self._list_links(), place.relay)
         own, *said = await asyncio.gather(
             self._reach.try_place(place), *(self._reach.check_place(link, place.relay) for link in asked)
@@ -344,7 +347,7 @@ class RelayPlaces:
         return judge_place(own, [each for each in said if each is not None])
 
     async def _replace_place(self, own: str, place: _Place) -> bool:
-        """Give a place back that leads nobody here, if another is wanted and found; return whether it has gone."""
+        """Give back a place that doesn't work, if another is wanted and found; return True if it was given back."""
         place.works = False
         if not self._is_wanted() or not await self.find_place() or self._places.get(own) is not place:
             return False

@@ -1,7 +1,8 @@
-"""What a node does to be reached: its UDP port, places at relays, direct carriers instead of relayed ones.
+"""What a node does so that others can reach it: its UDP port, places at relays, direct carriers in place of relayed
+ones.
 
-Whether it can be dialled it asks those it is linked to. Where it cannot, it asks the router for ports, and a linked
-node that relays for a place, and says so in its record.
+It asks linked peers whether they can dial it. If they can't, it asks the router for ports, and a linked node that
+relays for a place, and announces those in its record.
 """
 
 from __future__ import annotations
@@ -47,21 +48,23 @@ from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.node")
 
-#: Peers that are asked to dial, and of those on the internet as many, each in another network: more say nothing new.
+#: The most peers that are asked to dial, and of peers on the internet the most, each in another network: more would
+#: tell nothing new.
 MOST_ASKED: Final = 8
 #: Seconds until a hidden node asks again.
 RECHECK: Final = 1800.0
-#: Seconds until a connection that has stayed relayed is tried again, at first; then twice as long each time, up to
-#: `RECHECK`. What kept it so may be over: a machine has moved, a firewall is gone.
+#: Seconds before a connection that stays relayed is tried again, at first; then twice as long each time, up to
+#: `RECHECK`. The reason may be gone: a machine has moved, or a firewall was changed.
 RETRY: Final = 30.0
-#: Addresses of a peer's record that are dialled then, one after another.
+#: The most addresses in a peer's record that are then dialled one after another.
 MOST_DIALLED: Final = 8
-#: The names of tasks that ask peers: those on the internet, and others.
+#: Names of tasks that ask peers: those on the internet, and others.
 _CHECK_AFAR: Final = "dtp-node-check-afar"
 _CHECK: Final = "dtp-node-check"
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
-#: Carriers that come in only where whoever dials reaches the listener: by UDP a NAT lets in whoever was sent to.
+#: Carriers that can only come in if the listener can be dialled. UDP, in contrast, passes a NAT from peers that
+#: were sent something.
 _THROUGH_NO_NAT: Final = ("tcp", "ws", "wss")
 
 
@@ -78,23 +81,23 @@ class NodeReach:
         connect_relay: ConnectRelay | None = None,
         map_port: Callable[[int, str], PortMapping] | None = None,
     ) -> None:
-        """`on_change` is called when it is dialled at another place than before, or is found to be hidden or not.
-        `connect_relay` gives connections to relays; None: they are free. `map_port` asks the router for a port; None:
-        it isn't asked."""
+        """`on_change` is called when the node's addresses have changed, or it was found to be hidden or not.
+        `connect_relay` connects to relays; None if they are free. `map_port` asks the router for a port; None to
+        not ask."""
         self.reach = Reach(identity, psk=psk, connect_relay=connect_relay)
-        #: What those have found who tried to dial this node.
+        #: The results of peers that tried to dial this node.
         self.dialability = Dialability()
         self._on_change, self._record_of, self._map_port = on_change, record_of, map_port
         self._links: PeerLinks | None = None
         self._tasks = TaskSet()
         self._upgrades: WeakKeyDictionary[Connection, asyncio.Task[None] | None] = WeakKeyDictionary()
-        #: Each URL at which it listens and for which the router was asked, with what keeps the port.
+        #: Each URL at which it listens and for which the router was asked for a port, with what keeps the port.
         self._ports: list[tuple[SplitResult, PortMapping]] = []
-        #: Held while the router is asked for ports, or given some back.
+        #: Held while the router is asked for ports, or ports are given back.
         self._mapping = asyncio.Lock()
         #: How often the machine has left a network.
         self._moves = 0
-        #: Whether the machine is in another network than when the router was asked.
+        #: Whether the machine has moved to another network since the router was asked.
         self._is_elsewhere = False
         self._places = RelayPlaces(
             self.reach,
@@ -114,15 +117,15 @@ class NodeReach:
         return [url for url in urls if not url.startswith(_OWN)]
 
     def use_links(self, links: PeerLinks) -> None:
-        """Answer on these links, and ask by them."""
+        """Answer requests on these links, and ask peers through them."""
         self._links = links
         links.protocols[REACH_PROTOCOL] = self.reach.serve_stream
         self.reach.list_ways = lambda relay: list_proven_ways(links.get(relay), self._record_of(relay))
 
     async def open(self, listener: Listener, urls: Sequence[str]) -> None:
-        """Listen at the `quic:` URLs, and begin to ask for places at the `relay:` ones. Raise `ListenError`.
+        """Listen at the `quic:` URLs, and start asking for places at the `relay:` URLs. Raise `ListenError`.
 
-        Where the listener has a UDP port already, that one is used for dialling, too.
+        If the listener already has a UDP port, that one is also used for dialling.
         """
         self._listener = listener
         listener.on_silent = self._on_silent
@@ -136,9 +139,9 @@ class NodeReach:
                 self._places.keep_place(url)
 
     def _on_silent(self, connection: Connection) -> None:
-        """Find out what else has lost its way with this connection: the others to the same peer, and places at
-        relays. Where the NAT here has another address, the next packet tells a relay of it, which sends to where
-        nobody is until then."""
+        """Check what else was lost together with this connection: others to the same peer, and places at relays. If
+        the NAT here has changed its address, the next packet tells a relay the new one; until then the relay sends
+        to the old one."""
         for other in self._upgrades:
             if other.peer == connection.peer:
                 other.silence.ask_for_life()
@@ -146,14 +149,15 @@ class NodeReach:
             for reservation in self._listener.listeners_of(Reservation):
                 reservation.ask_for_life()
 
-    # ---- connections that are relayed -----------------------------------------------------------------------
+    # ---- relayed connections --------------------------------------------------------------------------------
 
     def on_connected(self, connection: Connection) -> None:
-        """Get a connection a direct carrier whenever it is relayed: now, and after it has lost one."""
+        """Get a direct carrier for a connection whenever it is relayed, now or later."""
         self._watch_carriers(connection, None)
 
     def on_link(self, link: PeerLink) -> None:
-        """Get a new link a direct carrier, if it is relayed; else ask where the peer sees and can dial this node."""
+        """Get a direct carrier for a new link that is relayed; otherwise ask how the peer sees this node, and if it
+        can dial it."""
         if link.outgoing:
             self._watch_carriers(link.connection, link)
         if link.outgoing and _is_relayed(link.connection):
@@ -161,8 +165,8 @@ class NodeReach:
         self._ask_soon(link)
 
     def _ask_soon(self, link: PeerLink) -> None:
-        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked: of
-        those on the internet, if it is there, since beside them nobody else counts."""
+        """Ask a linked peer whether it can dial this node, unless enough others have answered or are being asked.
+        For a peer on the internet only others there count."""
         is_afar = link.nearness is Nearness.ANYWHERE
         origin, name = (DialOrigin.AFAR, _CHECK_AFAR) if is_afar else (DialOrigin.HERE, _CHECK)
         few = self._links is None or len(self._links) <= MOST_ASKED
@@ -171,21 +175,21 @@ class NodeReach:
             self._tasks.start(self._check_dialability(link), name=name)
 
     def on_moved(self) -> None:
-        """Forget what peers have reported, since this machine is in another network, and ask those anew whose links
-        have outlived that; links whose carriers have not ask when they have another one. Ports of the router that was
-        left are given back; the one there is asked where the node is found to be hidden again."""
+        """Forget what peers have reported, since this machine is in another network, and ask again over links that
+        have survived. Other links ask when they have a new carrier. The old router's ports are given back; the new
+        router is asked if the node is found to be hidden again."""
         self._moves += 1
         self.dialability.forget_reports()
         self._ports.clear()
         ports, self._stack = self._stack, AsyncExitStack()
-        self._stack.push_async_callback(ports.aclose)  # where the node ends before that has
+        self._stack.push_async_callback(ports.aclose)  # in case the node ends first
         self._tasks.start(self._give_ports_back(ports), name="dtp-node-ports")
         self._is_elsewhere = True
         self._update_reach()
         self._tasks.start(self._check_again(), name=_CHECK)
 
     def on_lost(self, link: PeerLink) -> None:
-        """Remove what the peer of a lost link has reported: the node, or the peer, may have moved."""
+        """Remove what the peer of a lost link has reported, since the node or the peer may have moved."""
         self.dialability.remove_report(link.peer)
 
     def _watch_carriers(self, connection: Connection, link: PeerLink | None) -> None:
@@ -202,7 +206,7 @@ class NodeReach:
 
         def on_next_carrier(connection: Connection) -> None:
             on_carrier(connection)
-            if link is not None and not _is_relayed(connection):  # either side may be elsewhere by now
+            if link is not None and not _is_relayed(connection):  # either side may have moved by now
                 self._ask_soon(link)
 
         self._upgrades[connection] = None
@@ -213,8 +217,8 @@ class NodeReach:
     async def _keep_upgrading(
         self, connection: Connection, link: PeerLink | None, teller: Nearness | None
     ) -> None:
-        """Get a connection a direct carrier, and try again now and then where that fails. What is dialled is as told
-        as the connection was."""
+        """Get a direct carrier for a connection, and try again from time to time if that fails. Addresses are
+        trusted as far as those of the connection were."""
         pause = RETRY
         while not connection.closed and _is_relayed(connection):
             try:
@@ -232,8 +236,8 @@ class NodeReach:
             pause = min(2 * pause, RECHECK)
 
     async def _dial_recorded(self, connection: Connection) -> bool:
-        """Dial where the peer's record says that it is reached without a relay; True if that gave the connection a
-        direct carrier. Two that are in one network reach each other there, though its NAT leads nobody back in."""
+        """Dial the addresses without a relay in the peer's record; return True if that gave the connection a direct
+        carrier. Two peers in one network reach each other there even if its NAT doesn't route back in."""
         told = list_told(self._record_of(connection.peer), who_tells() or Nearness.PROCESS)
         for address in told[:MOST_DIALLED]:
             try:
@@ -256,8 +260,8 @@ class NodeReach:
 
     @property
     def urls(self) -> list[str]:
-        """Where it is dialled besides where it listens: ports of the router, what others have reached, and its places
-        at relays by their other carriers."""
+        """Additional URLs at which it can be dialled: mapped ports of the router, addresses that others have
+        reached, and its places at relays by other carriers."""
         own = dialled_urls(() if self._listener is None else self._listener.urls)
         ways = list_other_ways(self._places, self._record_of, self.reach.identity.id)
         found = dict.fromkeys((*self._mapped_urls(), *self.dialability.urls, *ways))
@@ -265,11 +269,11 @@ class NodeReach:
 
     @property
     def hidden(self) -> bool:
-        """True if peers that tried could not dial it."""
+        """True if peers tried to dial it and couldn't."""
         return self.dialability.verdict is False
 
     def _mapped_urls(self) -> list[str]:
-        """Return where the router's ports are dialled that it has given and confirmed."""
+        """Return the URLs of ports that the router has mapped and that were confirmed."""
         return [url._replace(netloc=port.address).geturl() for url, port in self._ports if port.address]
 
     def _listening_urls(self) -> list[str]:
@@ -278,8 +282,9 @@ class NodeReach:
         return [url for url in urls if urlsplit(url).scheme in PROTOCOLS]
 
     async def _check_dialability(self, link: PeerLink) -> None:
-        """Ask a peer to dial this node, and act on the result. Who has come by a relay isn't asked: it sees the node
-        there alone, and as many as somebody likes may come so, to say that it can be dialled."""
+        """Ask a peer to dial this node, and act on the result. A peer that connected through a relay isn't asked:
+        it only sees the node there, and one person can send any number of peers that way to claim that the node can
+        be dialled."""
         if not link.outgoing and link.source.startswith("relay:"):
             return
         try:
@@ -291,7 +296,7 @@ class NodeReach:
             return
         outside = is_outside(seen, own_addresses().values())
         if outside:
-            # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
+            # A NAT may let UDP in from peers that were sent something, as this peer was, by the DHT at least.
             reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped_urls()]
         origin = DialOrigin.BEHIND_NAT if outside else DialOrigin.HERE
         if link.nearness is Nearness.ANYWHERE:
@@ -301,9 +306,9 @@ class NodeReach:
         self._update_reach()
 
     async def _ask_reached(self, link: PeerLink, *, again: bool = True) -> tuple[str, list[str]]:
-        """Return where a peer sees this node, and at which URLs it reaches it there; "" where it sees none, or that
-        is of before a move. One that was asked too often, as where this node was restarted at once or its link is
-        new, is asked once more when it may be."""
+        """Return where a peer sees this node, and at which URLs it reaches the node there; "" if it can't tell, or
+        its answer is from before a move. A peer that was asked too often, as after a restart or on a new link, is
+        asked once more when it allows that."""
         moves = self._moves
         seen = await self.reach.ask_endpoint(link)
         tried = urls_to_try(seen, self._listening_urls(), self._mapped_urls())
@@ -332,7 +337,7 @@ class NodeReach:
         self._is_elsewhere = False
 
     async def _run_hidden(self) -> None:
-        """Ask the router for ports, linked nodes that relay for a place, and peers again, until it can be dialled."""
+        """Ask the router for ports, linked relays for a place, and peers again, until the node can be dialled."""
         if not self._ports:
             await self._map_ports()
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
@@ -346,7 +351,7 @@ class NodeReach:
         await self._places.give_back(chosen=True)
 
     async def _map_ports(self) -> None:
-        """Ask the router for ports that lead here, unless it has given some, and have them tried."""
+        """Ask the router for ports that lead here, unless it has mapped some, and have them checked."""
         async with self._mapping:
             if not self._ports:
                 await self._request_ports(self._stack)
@@ -354,9 +359,9 @@ class NodeReach:
             await self._try_ports()
 
     async def _try_ports(self) -> None:
-        """Announce the ports that the router gives, and have them tried."""
+        """Announce the ports that the router has mapped, and have them checked."""
         self._update_reach()
-        await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
+        await asyncio.sleep(CHECK_PAUSE)  # peers check no more often than that
         await self._check_again()
 
     async def _request_ports(self, ports: AsyncExitStack) -> None:
@@ -378,7 +383,7 @@ class NodeReach:
             mapping.on_change = self._on_port_changed
 
     def _on_port_changed(self) -> None:
-        """Tell where it is reached now that the router, which was restarted, gives another port or none."""
+        """Announce the current addresses, since the router was restarted and maps another port or none."""
         self._tasks.start(self._try_ports(), name="dtp-node-ports")
 
     async def _give_ports_back(self, ports: AsyncExitStack) -> None:
@@ -391,7 +396,7 @@ class NodeReach:
         await asyncio.gather(*(self._check_dialability(link) for link in links))
 
     def list_relays(self) -> Iterator[RelayPlace]:
-        """Yield the linked nodes that relay, each by the ways that lead to it."""
+        """Yield the linked relays, each with the addresses that lead to it."""
         for link in self._links or ():
             for way in () if link.closed else list_ways(self._record_of(link.peer)):
                 yield RelayPlace(link.peer, way, None)
@@ -399,8 +404,8 @@ class NodeReach:
     # ---- the end ----------------------------------------------------------------------------------------------
 
     async def release_places(self) -> None:
-        """Give places at relays and ports of the router back, and ask for none. What came by them goes on.
-        Idempotent."""
+        """Give back places at relays and ports of the router, and ask for no new ones. Connections that came
+        through them go on. Idempotent."""
         await self._tasks.stop()
         await self._places.close()
         for connection in self._upgrades:
@@ -419,12 +424,12 @@ class NodeReach:
 
 
 def _has_come(link: PeerLink) -> bool:
-    """Return True if a peer has dialled this node by a carrier that no NAT lets in that isn't told to."""
+    """Return True if a peer has dialled this node over a carrier that no NAT lets in by itself."""
     carriers = link.connection.stats.carriers
     return not link.outgoing and any(urlsplit(each).scheme in _THROUGH_NO_NAT for each in carriers)
 
 
 def _is_relayed(connection: Connection) -> bool:
-    """Return True if a connection is over relays alone; False also while it has no carrier."""
+    """Return True if a connection only has relayed carriers; False also while it has none."""
     found = connection.stats.carriers
     return bool(found) and all(map(is_relay, found))

@@ -1,4 +1,4 @@
-"""The blobs of a shared graph: fetched from whoever has them, and announced as being here.
+"""The blobs of a shared graph: fetched from peers that have them, and announced to others.
 
 Source: docs/sharing.md.
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.node")
 
-#: Blobs of a graph that are announced as being here.
+#: The most blobs of a graph that are announced.
 _MAX_PROVIDED: Final = 4096
-#: Peers that are asked for a blob beside those that are connected.
+#: The most peers asked for a blob in addition to connected ones.
 _MAX_PROVIDERS: Final = 8
 
 
@@ -43,7 +43,7 @@ class SharedBlobs:
         self._tasks = TaskSet()
 
     async def fetch(self, ref: BlobRef) -> Blob:
-        """Fetch a blob, and return it. Raise `BlobAbsent` if nobody gives it."""
+        """Return a blob after fetching it. Raise `BlobAbsent` if nobody has it."""
         blob = self._share.graph.blobs.get(ref)
         links = list(self._shares.links)
         self._shares.random.shuffle(links)
@@ -61,7 +61,7 @@ class SharedBlobs:
         return blob
 
     async def _fetch_from(self, ref: BlobRef, peer: PeerId) -> None:
-        """Fetch a blob from a peer, as long as it comes."""
+        """Fetch a blob from a peer, for as long as bytes arrive."""
         links = self._shares.links
         try:
             opener = _Opener(self._share, links.get(peer) or await links.connect_told(peer))
@@ -92,7 +92,7 @@ class SharedBlobs:
             await self._provide_ids(await asyncio.to_thread(lambda: [ref.id for ref in store.stored_refs()]))
 
     async def _provide_ids(self, ids: Iterable[bytes]) -> None:
-        """Announce blobs that are here to the providers' table, unless the graph is shared no more."""
+        """Announce blobs in the table of providers, unless the graph is no longer shared."""
         providers = self._shares.providers
         if providers is None or self._share not in self._shares:
             return
@@ -105,11 +105,11 @@ class SharedBlobs:
         try:
             await providers.provide(content_hash)
         except DtpError as error:
-            self._provided.discard(content_hash)  # it is tried again with the next look
+            self._provided.discard(content_hash)  # it is tried again at the next check
             log.debug("a blob could not be provided: %s", error)
 
     async def stop(self) -> None:
-        """End what is being announced. Idempotent."""
+        """Stop announcing. Idempotent."""
         await self._tasks.stop()
 
 
@@ -126,15 +126,16 @@ class _Opener:
         return self._stream
 
     def count_received(self) -> int | None:
-        """Return how many bytes have come; None while nobody waits for more: this side reads what it has of the blob,
-        or writes it, or somebody else fetches the same, or the stream is being opened, which ends in time."""
+        """Return the number of bytes received; None while no bytes are expected: this side is reading or writing
+        what it has of the blob, somebody else is fetching the same blob, or the stream is being opened, which has
+        its own time limit."""
         return self._stream.received if self._stream is not None and self._stream.awaited else None
 
 
 async def wait_moving(
     work: asyncio.Task[Any], count_moved: Callable[[], int | None], limits: ShareLimits
 ) -> None:
-    """Wait for a task as long as it moves bytes, by a count of them; while that is None it has to move none. Raise
+    """Await a task for as long as `count_moved` grows; while that returns None no progress is expected. Raise
     `TimeoutError`, and what the task raises."""
     loop = asyncio.get_running_loop()
     unhurried = loop.time() + limits.unhurried

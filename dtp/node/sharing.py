@@ -1,7 +1,7 @@
-"""Graphs shared in a topic: heads are announced there, what is missing is synced with whoever has it.
+"""Graphs shared in a topic: heads are announced there, and missing frames synced with peers that have them.
 
-`GraphShares` is a node's table of them and serves the streams that peers open; `GraphShare` is one. `dtp.node.heads`
-decides what to do next, and this module does it. Source: docs/sharing.md.
+`GraphShares` is a node's table of them, and serves the streams that peers open; `GraphShare` is one of them.
+`dtp.node.heads` decides what to do next, and this module does it. Source: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ log = logging.getLogger("dtp.node")
 
 #: The protocol of streams between nodes.
 PROTOCOL: Final = "graph/1"
-#: The codes that a stream is reset with: nobody shares that here, and too many streams at once.
+#: The codes for resetting a stream: nobody shares that graph here, and too many streams at once.
 UNKNOWN: Final = 16
 BUSY: Final = 17
-#: What a stream with a peer breaks off by.
+#: The errors with which a stream to a peer can end.
 _BROKEN_OFF: Final = (
     PeerError,
     CarrierError,
@@ -70,7 +70,7 @@ _SYNC: Final = b"\x01"
 _HEADS: Final = b"\x02"
 _PRESENCE: Final = b"\x03"
 _MAX_ANSWER: Final = 64 * 1024
-#: Graphs that a node shares at once.
+#: The most graphs that a node shares at once.
 _MAX_SHARES: Final = 256
 
 DEFAULT: Final = ShareLimits()
@@ -93,7 +93,7 @@ class NodeLink(Protocol):
 
     @property
     def peer(self) -> PeerId:
-        """Who it is."""
+        """The identity of the peer."""
 
     @property
     def outgoing(self) -> bool:
@@ -110,35 +110,35 @@ class NodeLinks(Protocol):
         """Return the link to a peer, if there is one."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the links."""
+        """Iterate over all links."""
 
     async def connect_told(self, peer: PeerId) -> Any:
-        """Return the link to a peer that others tell of, dialled if there is none."""
+        """Return the link to a peer that others have reported, after dialling it if there is none."""
 
     def listen(
         self, on_link: Callable[[Any], object], on_lost: Callable[[Any], object]
     ) -> Callable[[], object]:
-        """Call back for links that come and go; return what ends that."""
+        """Call these for links that come and go; return a function that ends that."""
 
 
 class JoinedTopic(Protocol):
     """A topic that is joined."""
 
     async def publish(self, data: bytes) -> object:
-        """Send to all who have it."""
+        """Send to everybody who has joined the topic."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over what others publish."""
 
 
 class Providers(Protocol):
-    """Who has what, by hash, as `dtp.peers.dht.Dht` knows it."""
+    """A table of which peers have what, by hash, as in `dtp.peers.dht.Dht`."""
 
     async def provide(self, content_hash: bytes) -> object:
-        """Say that it is here."""
+        """Announce that this peer has it."""
 
     async def providers(self, content_hash: bytes) -> Iterable[Any]:
-        """Return signed records of peers that say they have it."""
+        """Return signed records of peers that announced that they have it."""
 
 
 class GraphShares:
@@ -157,7 +157,7 @@ class GraphShares:
         self.links = links
         self.providers = providers
         self.limits = limits
-        self.random = Random() if random is None else random  # nobody gains by knowing it
+        self.random = Random() if random is None else random  # it needn't be unpredictable
         self._shares: list[GraphShare] = []
         self._serving: Counter[bytes] = Counter()
         self._failed_log = RateLimitedLog(log, "shared graphs", "failed streams")
@@ -169,10 +169,10 @@ class GraphShares:
     def share(
         self, graph: Graph, topic: JoinedTopic, *, name: str, key: bytes | str | None = None
     ) -> GraphShare:
-        """Return a graph as it is shared in a joined topic of this name, to be used by `async with`.
+        """Return a share of a graph in a joined topic of this name, to be used with `async with`.
 
-        Who hasn't got the topic's `key`, where it has one, is given nothing. Raise `ShareError` when the graph, or
-        the topic, is shared already, or the graph signs as somebody else.
+        If the topic has a `key`, peers without it are given nothing. Raise `ShareError` when the graph or the topic
+        is already shared, or the graph signs with another identity.
         """
         if graph.identity.id != self.identity.id:
             raise ShareError(
@@ -196,7 +196,8 @@ class GraphShares:
 
     @contextlib.asynccontextmanager
     async def take_turn(self, peer: bytes) -> AsyncIterator[None]:
-        """Wait until few graphs have a stream to a peer, which refuses more. Raise `TimeoutError` after `stall`."""
+        """Wait until few graphs have a stream to a peer, since it refuses more. Raise `TimeoutError` after `stall`
+        seconds."""
         turn = self._turns.get(peer)
         if turn is None:
             turn = self._turns[peer] = asyncio.Semaphore(self.limits.opened_each)
@@ -208,9 +209,9 @@ class GraphShares:
             turn.release()
 
     async def serve_stream(self, link: NodeLink, stream: Stream) -> bool:
-        """Serve a stream that a node opened for `PROTOCOL`. A fault of the peer's ends this stream only.
+        """Serve a stream that a node opened for `PROTOCOL`. A fault of the peer only ends this stream.
 
-        Return True for a stream about presence, which the share keeps for as long as both share the graph: one for
+        Return True for a presence stream, which the share keeps for as long as both sides share the graph, one for
         each graph.
         """
         peer = link.peer.key
@@ -234,7 +235,7 @@ class GraphShares:
         return present is not None and present.presence.take_stream(peer, stream)
 
     async def _serve_stream(self, peer: bytes, stream: Stream) -> GraphShare | None:
-        """Serve a stream, but for one about presence: then return the share that it is for."""
+        """Serve a stream, unless it is for presence: in that case return its share."""
         async with asyncio.timeout(self.limits.stall):
             head = await stream.readexactly(_TOKEN + 1)
         token, kind = head[:_TOKEN], head[_TOKEN:]
@@ -256,24 +257,24 @@ class GraphShare:
         self.graph = graph
         self.topic_name = name
         self.limits = shares.limits
-        #: What went over streams that this side opened, in sum.
+        #: The sum of what went over streams that this side opened.
         self.exchanged = Exchanged()
-        #: What ended it, if the graph's own state did: it signed two histories elsewhere, or its store failed.
+        #: Why sharing ended, if the graph's own state was the reason: it signed two histories elsewhere, or its
+        #: store failed.
         self.failure: DtpError | None = None
         self._shares = shares
         self._topic = topic
         self._key = key.encode() if isinstance(key, str) else key
         self._is_private = key is not None
         self._plan = HeadsPlan(shares.identity.id.key, limits=shares.limits, random=shares.random)
-        #: How often what happened: "announced", "heard", "ignored", "probed", "agreed", "synced", "failed",
-        #: "disbelieved".
+        #: Counts of events: "announced", "heard", "ignored", "probed", "agreed", "synced", "failed", "disbelieved".
         self.counts = self._plan.counts
         self._heads: tuple[dict[bytes, int], bytes] | None = None
         self._wake = asyncio.Event()
         self._current = asyncio.Condition()
         self._tasks = TaskSet()
         self._blobs = SharedBlobs(self, shares)
-        #: Who is there: told to neighbours that share the graph.
+        #: Presence, which is sent to neighbours that share the graph.
         self.presence = SharedPresence(self)
         self._worker = SupervisedTask(self._run_actions, name="dtp-share")
         self._reader = SupervisedTask(self._read_topic, name="dtp-share-topic")
@@ -296,7 +297,7 @@ class GraphShare:
         await self.close()
 
     async def close(self) -> None:
-        """Stop sharing it. The graph stays open."""
+        """Stop sharing the graph, which stays open."""
         self._shares.remove_share(self)
         for forget in self._forget:
             forget()
@@ -320,7 +321,8 @@ class GraphShare:
         return self._heads
 
     def _unwanted_authors(self) -> frozenset[bytes]:
-        """Return the authors of whom nothing is wanted: banned, beyond their quotas, or with two histories."""
+        """Return the authors from whom nothing is wanted: banned ones, ones beyond their quotas, and ones with two
+        histories."""
         return self.graph.admission.unwanted | self.graph.forks.keys()
 
     def _on_stored(self) -> None:
@@ -328,7 +330,7 @@ class GraphShare:
         self._wake.set()
 
     def _on_link(self, link: NodeLink) -> None:
-        # Of a link that was there before the share, the other side may have asked when nothing was shared here.
+        # On a link that is older than the share, the peer may have asked before anything was shared here.
         is_joining = not self._forget
         self._plan.on_link_up(link.peer.key, self._loop_time(), outgoing=link.outgoing or is_joining)
         self._wake.set()
@@ -338,11 +340,11 @@ class GraphShare:
             self._plan.on_link_down(link.peer.key)
             self._wake.set()
 
-    # ---- what can be asked ----------------------------------------------------------------------------------
+    # ---- state ----------------------------------------------------------------------------------------------
 
     @property
     def missing(self) -> int:
-        """The number of frames that others have announced and that aren't here."""
+        """The number of frames that others have announced and that are missing here."""
         ours = self._own_heads()[0]
         return sum(
             last - ours.get(author, 0)
@@ -350,9 +352,9 @@ class GraphShare:
         )
 
     async def wait_current(self) -> None:
-        """Wait until nothing is missing of what was announced, and neighbours have nothing else.
+        """Wait until nothing that was announced is missing, and neighbours have nothing else.
 
-        At least one neighbour has to be there: without any, this waits for one.
+        There has to be at least one neighbour: without any, this waits for one.
 
         Raise what ended the sharing, if something did.
         """
@@ -371,23 +373,23 @@ class GraphShare:
         )
 
     async def fetch(self, ref: BlobRef) -> Blob:
-        """Fetch a blob, and return it: from connected peers that share the graph, or from providers.
+        """Return a blob after fetching it, from connected peers that share the graph, or from providers.
 
-        Raise `BlobAbsent` if nobody gives it.
+        Raise `BlobAbsent` if nobody has it.
         """
         return await self._blobs.fetch(ref)
 
     # ---- streams --------------------------------------------------------------------------------------------
 
     def make_token(self, opener: bytes, acceptor: bytes) -> bytes:
-        """Return the token that begins a stream between two peers: it proves topic and key."""
+        """Return the token that begins a stream between two peers and proves knowledge of the topic and its key."""
         parts = b"".join((self.topic_name.encode(), b"\0", self.graph.name.encode(), b"\0", opener, acceptor))
         key = hashlib.blake2b(self._key or b"", digest_size=_TOKEN).digest()
         return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
 
     async def open(self, link: NodeLink, kind: bytes = _SYNC) -> Stream:
-        """Open a stream to a peer that shares the graph. Raise `NotShared` if it has to prove that, and can't,
-        `TimeoutError` if it doesn't in time, or takes no more streams."""
+        """Open a stream to a peer that shares the graph. Raise `NotShared` if it can't prove that, and
+        `TimeoutError` if it doesn't in time, or accepts no more streams."""
         own, peer = self._shares.identity.id.key, link.peer.key
         async with asyncio.timeout(self.limits.stall):
             stream = await link.open(PROTOCOL)
@@ -404,7 +406,7 @@ class GraphShare:
         return stream
 
     async def answer_stream(self, peer: bytes, kind: bytes, stream: Stream) -> None:
-        """Serve a stream that a peer has opened by `open`."""
+        """Serve a stream that a peer has opened with `open`."""
         if self._is_private:
             stream.write(self.make_token(self._shares.identity.id.key, peer))
         self.presence.ensure_stream(peer)
@@ -446,7 +448,8 @@ class GraphShare:
     # ---- the topic ------------------------------------------------------------------------------------------
 
     def check_announcement(self, author: PeerId, data: bytes) -> Verdict:
-        """Return the verdict on an announcement: above its author's rate, or not believed, it isn't passed on."""
+        """Return the verdict on an announcement, which isn't passed on if its author exceeds the rate or isn't
+        believed."""
         try:
             decode(data, most=self.limits.announced)
         except HeadsError:
@@ -477,7 +480,7 @@ class GraphShare:
         try:
             await self._topic.publish(encode(said))
             self.counts["announced"] += 1
-        except DtpError as error:  # nobody is there yet: links compare heads when they come up
+        except DtpError as error:  # nobody is there yet; heads are compared when a link comes up
             log.debug("heads of %r were not announced: %s", self.graph.name, error)
 
     # ---- work -----------------------------------------------------------------------------------------------
@@ -567,10 +570,10 @@ class GraphShare:
 
 
 class SharedPresence:
-    """Tells who is there to all neighbours that have shown that they share the graph: one stream for each.
+    """Sends presence to all neighbours that have shown that they share the graph, on one stream each.
 
-    Of two neighbours the one with the smaller key opens the stream. It ends with the link, or when either stops
-    sharing.
+    Of two neighbours, the one with the smaller key opens the stream. It ends with the link, or when either side
+    stops sharing.
     """
 
     def __init__(self, share: GraphShare) -> None:
@@ -585,12 +588,12 @@ class SharedPresence:
         return len(self._with)
 
     def ensure_stream(self, peer: bytes) -> None:
-        """Ensure that there is a presence stream with a peer that shares the graph."""
+        """Make sure that there is a presence stream to a peer that shares the graph."""
         if self._share.graph.identity.id.key < peer and peer not in self._with and not self._stopped:
             self._start_stream(peer, None)
 
     def take_stream(self, peer: bytes, stream: Stream) -> bool:
-        """Tell presence over a stream that a peer has opened, until it ends. Return False for a second one at a time,
+        """Exchange presence over a stream that a peer has opened, until it ends. Return False for a second stream,
         which is refused."""
         if peer in self._with or self._stopped:
             stream.reset(BUSY)
@@ -616,6 +619,6 @@ class SharedPresence:
             self._with.discard(peer)
 
     async def stop(self) -> None:
-        """End all streams: neighbours learn that whoever they heard of from here is gone."""
+        """End all streams. Neighbours then count everybody they heard of from here as gone."""
         self._stopped = True
         await self._tasks.stop()

@@ -1,4 +1,4 @@
-"""A node's topics and shared graphs: gossip over its links, with the records of its book."""
+"""A node's topics and shared graphs: gossip over its links, using the records in its book."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Topics:
-    """What a node gossips and shares. Within the node's `AsyncExitStack`."""
+    """A node's gossip and shared graphs. Used within the node's `AsyncExitStack`."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class Topics:
         clocks: PeerClocks,
         wall: Callable[[], float],
     ) -> None:
-        """`own` gives what the node says of itself; `clocks` is told what neighbours say of the time; `wall` is this
-        machine's clock, Unix time in seconds."""
+        """`own` returns the node's own record; `clocks` receives what neighbours say about the time; `wall` is this
+        machine's Unix time in seconds."""
         self.gossip = Gossip(identity, limits=limits, clocks=clocks, wall=wall)
         self._wall = wall
         self._shares: GraphShares | None = None
@@ -43,7 +43,7 @@ class Topics:
         self._identity, self._book, self._links, self._own = identity, book, links, own
 
     async def open(self, stack: AsyncExitStack, providers: Providers | None) -> None:
-        """Gossip over all links from here on; `providers` know who has which blob."""
+        """Gossip over all links from now on. `providers` is the table of who has which blob."""
         self._providers = providers
         await stack.enter_async_context(self.gossip)
         self.gossip.exchange_records(
@@ -58,7 +58,7 @@ class Topics:
 
     @property
     def shares(self) -> GraphShares:
-        """The shared graphs. Loaded with the first one: they are a third of a node's memory."""
+        """The shared graphs. They are imported with the first one, since they take a third of a node's memory."""
         if self._shares is None:
             from dtp.node.sharing import PROTOCOL, GraphShares
 
@@ -67,7 +67,7 @@ class Topics:
         return self._shares
 
     def share(self, stack: AsyncExitStack, graph: Graph, topic: str, key: bytes | str | None) -> Sharing:
-        """Return a graph to be shared in a topic, until it is closed or `stack` is."""
+        """Return a graph to be shared in a topic, until it or `stack` is closed."""
         return Sharing(self, stack, graph, topic, key)
 
     def _record_of(self, peer: PeerId, hearer: PeerId) -> bytes | None:
@@ -85,13 +85,14 @@ class Topics:
         return Nearness.ANYWHERE if link is None else link.nearness
 
     def _learn_record(self, data: bytes, sender: PeerId) -> PeerId | None:
-        """Add a record that a neighbour gave, and return its peer; None for one that has ended or is to come.
+        """Add a record from a neighbour, and return its peer; None for a record that has expired or isn't valid
+        yet.
 
         Raise `PeerRecordError`.
         """
         try:
             record = PeerRecord.decode(data, now=self._wall())
-        except (PeerRecordExpired, PeerRecordFromFuture) as fault:  # clocks differ: nobody has lied
+        except (PeerRecordExpired, PeerRecordFromFuture) as fault:  # clocks differ, and nobody has lied
             self._book.counters[fault.code] += 1
             return None
         link = self._links.get(sender)
@@ -101,7 +102,7 @@ class Topics:
 
 
 class Sharing:
-    """What `Node.share` gives: `await` it to share for as long as the node is open, or use it with `async with`."""
+    """The return value of `Node.share`: `await` it to share until the node closes, or use it with `async with`."""
 
     def __init__(
         self, topics: Topics, stack: AsyncExitStack, graph: Graph, topic: str, key: bytes | str | None

@@ -1,4 +1,4 @@
-"""Which peers a node dials, and when: a value. Those on the LAN and those that it was told to begin with."""
+"""Which peers a node dials, and when, as a value: bootstrap nodes, and peers that it was told about."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.node.networks import NAMES
 
-#: What is dialled: a peer that the book knows, or an address that was given.
+#: What is dialled: a peer in the book, or a given address.
 Target = PeerId | Address
 _NEVER: Final = math.inf
-#: The queue of those that were linked before, and of those that nobody else has named.
+#: The queue of peers that were linked before, and of those that nobody else has reported.
 _PROVEN: Final = ""
-#: The part of those that there never was a link to that makes room at once.
+#: The fraction of peers never linked to that is dropped at once to make room.
 _PART: Final = 32
-#: Networks that are remembered to have named a peer: each is a queue that is looked through with each dial.
+#: The most networks remembered for reporting a peer. Each is a queue that is searched with each dial.
 MOST_TELLERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class UpkeepLimits:
-    """Limits of dialling; each has its reason. Seconds."""
+    """Limits of dialling, with reasons. In seconds."""
 
-    #: Links that a node dials for by itself: a full mesh of 50 (see `dtp.gossip`), and some more.
+    #: The number of links for which a node dials by itself: a full mesh of 50 (see `dtp.gossip`), and some more.
     wanted: int = 64
-    #: Links of one network on the internet (IPv4 /24, IPv6 /48), or by one relay, that count as links, and to which
-    #: this node dials more: as many identities as somebody likes are at one address.
+    #: The most links to one network on the internet (IPv4 /24, IPv6 /48), or through one relay, that count as
+    #: links, and to which this node dials more: one address can have any number of identities.
     per_network: int = 8
-    #: Links that this node dials in any case: all that have come may be one's.
+    #: The number of links that this node dials in any case, since all that connected to it may belong to one
+    #: person.
     chosen: int = 16
-    #: Between two dials of peers for which there is no room. Where a cut has parted some of one network each half has
-    #: all the links that it wants, and would dial nobody on the other side when that is there again.
+    #: Seconds between two dials of peers for which there is no room. After a split of a network, each half has as
+    #: many links as it wants, and would otherwise dial nobody in the other half when it is back.
     further_pause: float = 60.0
-    #: Links that come of these; then the newest makes room for the next.
+    #: The most links made in this way; the newest then makes room for the next.
     further: int = 8
-    #: Of two nodes that hear of each other the one with the larger identity waits so long, for one dial is enough; as
-    #: long as a hello and a handshake take on a LAN, since only this side may have heard.
+    #: Seconds that the node with the larger identity waits when two nodes hear of each other, since one dial is
+    #: enough. It is as long as a hello and a handshake take on a LAN, since only this side may have heard.
     courtesy: float = 0.025
-    #: After a failed dial the next one waits so long, each time twice as long, up to the longest.
+    #: Seconds before the next dial after a failed one, each time twice as long, up to the longest.
     first_pause: float = 2.0
     longest_pause: float = 300.0
-    #: ... and up to this one of peers that there has never been a link to. Anybody may tell of peers that are not, at
-    #: an address that is somebody else's: a thousand of them come to one dial in 3.5 s there, not to three a second.
+    #: The longest pause for peers that were never linked. Anybody may report peers that don't exist at somebody
+    #: else's address: a thousand of these cause one dial in 3.5 s there, rather than three a second.
     longest_unmet: float = 3600.0
-    #: ... and where the machine is in another network all of them begin anew, but not again within this time.
+    #: The least seconds between two moves to other networks that make all pauses start again.
     moved_pause: float = 60.0
-    #: Dials at once: each is a handshake of about a millisecond here.
+    #: The most dials at once. Each is a handshake, which takes about a millisecond here.
     at_once: int = 16
-    #: Peers that are remembered to be dialled.
+    #: The most peers that are remembered for dialling.
     remembered: int = 1024
 
     @property
     def per_teller(self) -> int:
-        """How many of the dials at once are to peers that were linked before, or that one network has named: where
-        nothing answers each takes 10 s, and anybody may name a thousand."""
+        """The most dials at once to peers that were linked before, or that one network has reported: a dial without
+        an answer takes 10 s, and anybody may report a thousand peers."""
         return max(1, self.at_once // 2)
 
 
@@ -70,18 +71,20 @@ class _Wish:
     at: float
     pause: float
     is_bootstrap: bool
-    #: There was a link to it that this side has dialled.
+    #: Whether there was a link to it that this side has dialled.
     is_met: bool = False
     #: The networks and relays in which it is dialled.
     networks: frozenset[str] = frozenset()
-    #: How near they were who had told where it is when it was dialled in vain: what is nearer wasn't tried.
+    #: How near those were who had reported its addresses when it was last dialled in vain: nearer reports weren't
+    #: tried.
     told: Nearness = Nearness.PROCESS
-    #: Who has named it, by network; empty where nobody else has, or it is met.
+    #: The networks that have reported it; empty if nobody else has, or `is_met`.
     tellers: set[str] = field(default_factory=set)
 
     @property
     def queues(self) -> Collection[str]:
-        """In which queues it waits: of its tellers, who may have made it up, or of what has proven itself."""
+        """The queues in which it waits: those of its reporters, who may have made it up, or that of proven
+        peers."""
         return self.tellers or (_PROVEN,)
 
 
@@ -93,27 +96,27 @@ class _Linked(NamedTuple):
 
 
 class PeerUpkeep:
-    """Decides which peers to dial. `take_due` returns targets, the driver reports what came of them."""
+    """Decides which peers to dial. `take_due` returns targets, and the driver reports the results."""
 
     def __init__(self, me: PeerId, limits: UpkeepLimits | None = None) -> None:
         self.limits = limits or UpkeepLimits()
         self._me = me
         self._wishes: OrderedDict[Target, _Wish] = OrderedDict()
-        #: How many of them each network has named.
+        #: How many of them each network has reported.
         self._named = Counter[str]()
         self._dialling: set[Target] = set()
         self._linked: dict[PeerId, _Linked] = {}
-        #: Those that are dialled, or linked, though there was no room, in that order.
+        #: Peers that were dialled or linked although there was no room, in that order.
         self._further: list[PeerId] = []
         self._next_further = _NEVER
-        #: Until then a move has no effect on those that there was never a link to.
+        #: Until then, a move has no effect on peers that were never linked.
         self._next_unmet = -_NEVER
-        #: Which queue a dial was taken from last, by the number of that dial.
+        #: For each queue, the number of the last dial taken from it.
         self._served: dict[str, int] = {}
         self._dials = count()
 
     def add_bootstrap(self, address: Address, now: float) -> None:
-        """Add an address that the node always keeps a link to."""
+        """Add an address to which the node always keeps a link."""
         self._wishes[address] = _Wish(now, self.limits.first_pause, is_bootstrap=True)
 
     def add_peer(
@@ -125,9 +128,9 @@ class PeerUpkeep:
         is_met: bool = False,
         teller: str = "",
     ) -> None:
-        """Add a node that was found: link to it while there are few links, and few in the `networks` where it is
-        dialled. One that `is_met` was dialled before, and isn't forgotten for others that weren't. `teller` is the
-        network of whoever named it."""
+        """Add a node that was found, to be linked while there are few links, and few in the `networks` where it is
+        dialled. One that `is_met` was dialled before, and isn't dropped in favour of others that weren't. `teller`
+        is the network of whoever reported it."""
         if peer == self._me:
             return
         if peer in self._wishes:
@@ -145,8 +148,8 @@ class PeerUpkeep:
                 self._forget_peer(spare)
 
     def add_teller(self, peer: PeerId, teller: str) -> None:
-        """Note that somebody in this network names a peer. Where `MOST_TELLERS` do, whoever names most is left out,
-        as a peer waits among all that its tellers have named."""
+        """Note that somebody in this network reports a peer. Beyond `MOST_TELLERS`, whoever reports most is
+        dropped, since a peer waits among everything that its reporters have reported."""
         wish = self._wishes.get(peer)
         if wish is None or wish.is_met or teller in ("", *wish.tellers):
             return
@@ -171,8 +174,8 @@ class PeerUpkeep:
             self._remove_tellers(wish, wish.tellers)
 
     def _find_spares(self) -> list[Target]:
-        """Return those that are missed least: of those that there never was a link to, some whose teller has named
-        most; of these the oldest ones that have failed most often."""
+        """Return the peers that are missed least: among those never linked, some whose reporter has reported most,
+        and of these the oldest that have failed most often."""
         others = [(target, wish) for target, wish in self._wishes.items() if not wish.is_bootstrap]
         unmet = [each for each in others if not each[1].is_met]
         if not unmet:
@@ -186,7 +189,8 @@ class PeerUpkeep:
         return [target for target, _ in sorted(unmet, key=spare, reverse=True)[:most]]
 
     def on_link(self, peer: PeerId, network: str = "", *, outgoing: bool = True) -> None:
-        """Note that there is a link to `peer` in a network or by a relay, and whether this side has dialled."""
+        """Note that there is a link to `peer` in a network or through a relay, and whether this side has dialled
+        it."""
         found = {network} - {""}
         for target, wish in self._wishes.items():
             if outgoing and _peer_of(target) == peer:
@@ -196,8 +200,8 @@ class PeerUpkeep:
         self._linked[peer] = _Linked(frozenset(found), outgoing)
 
     def on_lost(self, peer: PeerId, now: float, *, unwanted: bool = False) -> None:
-        """Note that the link to `peer` is over: it is dialled again soon, or where it was `unwanted` as after a dial
-        that failed: it may be thrown out by others who were thrown out for it."""
+        """Note that the link to `peer` is over. It is dialled again soon or, if the link was `unwanted`, with the
+        pause of a failed dial: it may have been dropped for others that were dropped for it."""
         self._linked.pop(peer, None)
         if peer in self._further and peer not in self._dialling:
             self._further.remove(peer)
@@ -211,8 +215,8 @@ class PeerUpkeep:
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
     def on_moved(self, now: float) -> None:
-        """Note that the machine is in another network: whoever could not be dialled may be reached from here. Those
-        that there was never a link to begin anew once a minute at most: networks may come and go each second."""
+        """Note that the machine is in another network, from where peers may be reachable that weren't. For peers
+        never linked pauses start again at most once a minute, since networks may come and go each second."""
         is_next = now >= self._next_unmet
         if is_next:
             self._next_unmet = now + self.limits.moved_pause
@@ -221,7 +225,7 @@ class PeerUpkeep:
                 wish.at, wish.pause = min(wish.at, now), self.limits.first_pause
 
     def remove_peer(self, peer: PeerId) -> None:
-        """Remove a peer that has announced that it goes."""
+        """Remove a peer that has announced that it is closing."""
         self._forget_peer(peer)
 
     def take_due(self, now: float) -> list[Target]:
@@ -234,7 +238,7 @@ class PeerUpkeep:
         peers = self._busy_peers()
         due = [each for each in self._wishes.items() if each[1].at <= now and self._is_open(each[0], peers)]
         for queue, target, wish in self._order_fairly(due):
-            if not self._is_open(target, peers):  # by an address that comes before it in this list
+            if not self._is_open(target, peers):  # reached by an address that precedes it in this list
                 continue
             if self._is_wanted(wish, few, taken):
                 if len(self._dialling) < self.limits.at_once and self._has_share(wish, busy):
@@ -256,8 +260,8 @@ class PeerUpkeep:
         return found
 
     def _order_fairly(self, due: Iterable[tuple[Target, _Wish]]) -> Iterator[tuple[str, Target, _Wish]]:
-        """Yield each of these once: those that were linked before, then one of each teller in turn, beginning with
-        the one that was served longest ago; and of each who has failed least often first."""
+        """Yield each of these once: peers that were linked before, then one of each reporter in turn, beginning
+        with the one served longest ago. Each reporter's peers are ordered by their number of failures."""
         queues: dict[str, list[tuple[Target, _Wish]]] = {_PROVEN: []}
         for target, wish in due:
             for queue in wish.queues:
@@ -275,17 +279,17 @@ class PeerUpkeep:
                     yield queue, *each
 
     def _busy_queues(self) -> Counter[str]:
-        """Return how many of each queue are dialled."""
+        """Return how many peers of each queue are being dialled."""
         wishes = (self._wishes[each] for each in self._dialling if each in self._wishes)
         return Counter(chain.from_iterable(wish.queues for wish in wishes))
 
     def _has_share(self, wish: _Wish, busy: Counter[str]) -> bool:
-        """Return whether one of the queues of a peer may have one more dialled."""
+        """Return True if one of a peer's queues may have another dial."""
         return wish.is_bootstrap or any(busy[queue] < self.limits.per_teller for queue in wish.queues)
 
     def on_told(self, peer: PeerId, teller: Nearness, now: float) -> None:
-        """Note that somebody so near tells where a peer is: it is dialled now if those who told when it was dialled
-        in vain were farther away."""
+        """Note that somebody this near reports where a peer is. It is dialled now if reporters were farther away
+        when it was last dialled in vain."""
         wish = self._wishes.get(peer)
         if wish is not None and teller < wish.told:
             wish.at, wish.told = min(wish.at, now), teller
@@ -293,8 +297,8 @@ class PeerUpkeep:
     def on_dialled(
         self, target: Target, peer: PeerId | None, now: float, told: Nearness = Nearness.PROCESS
     ) -> PeerId | None:
-        """Note that a dial has ended: with a link to `peer`, or with None. `told` is how near those were who told
-        where it is. Return the peer whose link is to be ended to make room for it, or None."""
+        """Note that a dial has ended, with a link to `peer` or None. `told` is how near those were who had reported
+        its address. Return the peer whose link has to end to make room for it, or None."""
         self._dialling.discard(target)
         wish = self._wishes.get(target)
         if peer is None and wish is not None:
@@ -303,7 +307,8 @@ class PeerUpkeep:
         return self._make_room(target) if isinstance(target, PeerId) and target in self._further else None
 
     def _make_room(self, new: PeerId) -> PeerId | None:
-        """Return who makes room for a further peer that was dialled; None while there is some, or it hasn't come."""
+        """Return the peer to drop for another that was dialled without room; None while there is room, or the new
+        one isn't linked."""
         linked = self._linked.get(new)
         if linked is None or not linked.outgoing:
             self._further.remove(new)
@@ -330,16 +335,17 @@ class PeerUpkeep:
         return first
 
     def count_dialled(self) -> int:
-        """Return how many links this side has dialled, not counting more of one network than may be somebody's."""
+        """Return how many links this side has dialled, not counting more of one network than one person might
+        have."""
         return self._count_links(each for each in self._linked.values() if each.outgoing)
 
     def _has_few(self) -> bool:
-        """Return whether there are too few links, or too few that this side has dialled."""
+        """Return True if there are too few links, or too few that this side has dialled."""
         chosen = min(self.limits.chosen, self.limits.wanted)
         return self._count_links(self._linked.values()) < self.limits.wanted or self.count_dialled() < chosen
 
     def _count_links(self, links: Iterable[_Linked]) -> int:
-        """Return how many links these are, not counting more of one network than may be somebody's."""
+        """Return the number of these links, not counting more of one network than one person might have."""
         of_none, of_network = 0, Counter[str]()
         for each in links:
             of_none += not each.networks
@@ -347,8 +353,8 @@ class PeerUpkeep:
         return of_none + sum(min(each, self.limits.per_network) for each in of_network.values())
 
     def _taken_networks(self) -> Counter[str]:
-        """Return how many this side has dialled, or dials, in each network. Peers that came from there, or by the
-        same relay, don't count: they keep it from dialling nobody."""
+        """Return how many peers this side has dialled, or is dialling, in each network. Peers that connected from
+        there, or through the same relay, don't count: they keep it from dialling nobody."""
         taken = Counter[str]()
         for linked in self._linked.values():
             if linked.outgoing:
@@ -359,7 +365,7 @@ class PeerUpkeep:
         return taken
 
     def _busy_peers(self) -> set[PeerId | None]:
-        """Return who is linked, or dialled: by its name as well as by an address, where it has both."""
+        """Return who is linked or being dialled, by identity and by address where both are known."""
         return {*self._linked, *map(_peer_of, self._dialling)}
 
     def _is_open(self, target: Target, busy: set[PeerId | None]) -> bool:
@@ -372,8 +378,8 @@ class PeerUpkeep:
 
 
 def _choose_fairly(peers: Iterable[tuple[PeerId, _Wish]]) -> PeerId:
-    """Return one of these at random: as often one that was dialled before as one that wasn't, and of each network as
-    often as of another, since anybody may name as many as they like."""
+    """Return one of these at random, with equal chances for peers dialled before and others, and for each network,
+    since anybody may report any number of peers."""
     by_network: dict[bool, dict[frozenset[str], list[PeerId]]] = {}
     for peer, wish in peers:
         by_network.setdefault(wish.is_met, {}).setdefault(wish.networks, []).append(peer)

@@ -1,4 +1,5 @@
-"""What a node watches, and says: its clock beside those of neighbours, its surroundings, others of its identity."""
+"""What a node watches and reports: its clock compared with neighbours', its surroundings, and others with its
+identity."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ log = logging.getLogger("dtp.node")
 
 
 class ClockWatch:
-    """Looks at what neighbours have said of the time, and logs once when most differ from this machine's clock."""
+    """Checks what neighbours have said about the time, and logs once if most differ from this machine's clock."""
 
     def __init__(self, pause: float, clock: Callable[[], float] = time.time) -> None:
-        """Look every `pause` seconds; `clock` is this machine's, Unix time in seconds."""
+        """Check every `pause` seconds; `clock` is this machine's Unix time in seconds."""
         self._pause, self._clock = pause, clock
         #: What neighbours have said.
         self.clocks = PeerClocks()
@@ -30,11 +31,11 @@ class ClockWatch:
         self._told = False
 
     def find_difference(self, now: float) -> ClockDifference | None:
-        """Return how most clocks differ, None if they don't. `now` is the loop's time."""
+        """Return how most clocks differ; None if they don't. `now` is the loop's time."""
         return self.clocks.find_difference(self._clock() - now)
 
     def check_clock(self, now: float, links: int) -> float:
-        """Log a difference that lasts; return when to look again, with so many links."""
+        """Log a lasting difference; return when to check again, given the number of links."""
         found = self.find_difference(now)
         if found is None:
             self._since, self._told = math.inf, False
@@ -48,38 +49,38 @@ class ClockWatch:
 
 
 class SurroundingsWatch:
-    """Looks now and then whether this machine's clock was set, or it is in other networks."""
+    """Checks from time to time whether this machine's clock was set, or its networks have changed."""
 
     def __init__(self, surroundings: Surroundings, shortest: float, longest: float) -> None:
-        """Between two looks are `shortest` seconds at least, and `longest` at most."""
+        """There are at least `shortest` and at most `longest` seconds between two checks."""
         self.surroundings = surroundings
         self._shortest, self._longest = shortest, longest
         self._looked = -math.inf
 
     def look(self, now: float) -> SurroundingsChange | None:
-        """Return what has changed since the last look; None where that was a moment ago."""
+        """Return what has changed since the last check; None if that was just now."""
         if now - self._looked < self._shortest:
             return None
         self._looked = now
         return self.surroundings.look()
 
     def next_time(self) -> float:
-        """Return when to look again at the latest."""
+        """Return when to check again at the latest."""
         return self._looked + self._longest
 
 
 class TwinWatch:
-    """Warns once where another node goes by this identity, unless that is a process that replaces this one."""
+    """Warns once if another node has this identity, unless that is a process that replaces this one."""
 
     def __init__(self, me: PeerId, grace: float, tasks: TaskSet) -> None:
-        """Warn `grace` seconds after it was suspected: a process that is replaced has ended then."""
+        """Warn `grace` seconds after the first sign of it: a replaced process has ended by then."""
         self._me, self._grace, self._tasks = me, grace, tasks
-        #: Whether it was found, and logged.
+        #: Whether it was found and logged.
         self.found = False
         self._suspects = False
 
     def suspect(self, record: PeerRecord | None = None) -> None:
-        """Warn soon; `record` is the one that the other node signed, if known."""
+        """Warn soon. `record` is the one that the other node signed, if known."""
         if not self._suspects:
             self._suspects = True
             self._tasks.start(self._warn_of_twin(record), name="dtp-node-twin")
