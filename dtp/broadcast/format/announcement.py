@@ -25,17 +25,17 @@ _SEALED: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a stream is, in its producer's words. Made by `sign` and `decode`, which check it."""
+    """What a stream is, according to its producer. Made by `sign` and `decode`, which check it."""
 
-    #: Who signs the segments.
+    #: The identity that signs the segments.
     producer: PeerId
-    #: 32 bytes: the id of the show's object on the chain, or random ones for a show that has none.
+    #: 32 bytes: the id of the show's object on the chain, or random bytes for a show without one.
     show: bytes
     #: When it was announced, Unix ms by the producer's clock.
     time_ms: int
-    #: True when segments are sealed, to whoever has the keys.
+    #: True if segments are sealed, so that only those with the keys can open them.
     sealed: bool
-    #: What the segments are together, such as "video/mp4"; "" where the producer doesn't say.
+    #: The media type of the stream, such as "video/mp4"; "" where the producer doesn't say.
     media: str
     title: str
     #: The announcement as bytes, signed.
@@ -52,7 +52,8 @@ class Announcement:
         title: str = "",
         sealed: bool = False,
     ) -> Announcement:
-        """Return the announcement of a stream of `identity`. Raise `BroadcastError` for what breaks a bound."""
+        """Return the signed announcement of a stream of `identity`. Raise `BroadcastError` when a limit is
+        exceeded."""
         texts = encode_text(media, "the media type"), encode_text(title, "the title")
         if len(show) != SHOW_SIZE or max(map(len, texts)) > MAX_TEXT or not 0 <= time_ms < 2**63:
             raise BroadcastError(
@@ -66,7 +67,8 @@ class Announcement:
 
     @classmethod
     def decode(cls, data: bytes) -> Announcement:
-        """Return what these bytes are. Raise `SegmentError` for malformed ones, `SegmentForged` for forged ones."""
+        """Return the announcement that was encoded. Raise `SegmentError` if it is malformed, `SegmentForged` if
+        forged."""
         body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
         try:
             version, key, show, time_ms, flags, media_size, title_size = _HEAD.unpack_from(body)

@@ -1,4 +1,4 @@
-"""The proof that a producer signed two chains of one stream: two heads that can't both be in one."""
+"""The proof that a producer signed two chains of one stream: two heads that can't both be in one chain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dtp.identity.keys import SIGNATURE_SIZE
 
 
 def check_signed(announcement: Announcement, segment: Segment) -> None:
-    """Raise `SegmentForeign` for another stream's segment, `SegmentForged` for one that its producer didn't sign."""
+    """Raise `SegmentForeign` for a segment of another stream, `SegmentForged` for one that the producer didn't
+    sign."""
     if segment.stream != announcement.stream:
         raise SegmentForeign(f"segment {segment.number} is of another stream")
     head, signature = segment.signed[:-SIGNATURE_SIZE], segment.signed[-SIGNATURE_SIZE:]
@@ -20,7 +21,7 @@ def check_signed(announcement: Announcement, segment: Segment) -> None:
 
 
 def are_consistent(first: Segment, second: Segment) -> bool:
-    """True when both may be in one chain, as far as these two can tell. `first` has no higher number."""
+    """True if both may be in one chain, as far as these two can tell. `first` must not have the higher number."""
     if first.number == second.number:
         return first.link == second.link
     if first.number + 1 < second.number:
@@ -30,7 +31,7 @@ def are_consistent(first: Segment, second: Segment) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Equivocation:
-    """Two heads of one stream with the same number, or one that doesn't go on from the one before."""
+    """Two heads of one stream that have the same number, or consecutive numbers but don't link to each other."""
 
     first: Segment
     second: Segment
@@ -41,7 +42,7 @@ class Equivocation:
 
     @classmethod
     def decode(cls, data: bytes, announcement: Announcement) -> Equivocation:
-        """Return the proof that these bytes are. Raise `SegmentError` and its subclasses where they prove nothing."""
+        """Return the proof that was encoded. Raise `SegmentError` or a subclass if it proves nothing."""
         if len(data) != 2 * SIGNED_SIZE:
             raise SegmentError(f"a proof of two chains has {2 * SIGNED_SIZE} bytes, not {len(data)}")
         first, second = (Segment.decode_signed(data[at : at + SIGNED_SIZE]) for at in (0, SIGNED_SIZE))

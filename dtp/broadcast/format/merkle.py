@@ -17,10 +17,10 @@ def leaf_hash(piece: bytes | memoryview) -> bytes:
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over hashes of leaves, in order; over none, the hash of nothing."""
+    """Return the root over hashes of leaves, in order; without leaves, the hash of the empty string."""
     if not leaves:
         return sha256().digest()
-    # Joining neighbours, and passing on who has none, gives the same tree as the RFC's split at a power of two.
+    # Joining neighbours, and passing on a last one without a neighbour, gives the same tree as the RFC's splits.
     level = list(leaves)
     while len(level) > 1:
         paired = [

@@ -1,4 +1,4 @@
-"""Segments: a head that is signed and chained, hashes of the pieces, the pieces."""
+"""Segments: a signed and chained head, the hashes of the pieces, and the pieces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dtp.identity.keys import SIGNATURE_SIZE
 VERSION: Final = 1
 DOMAIN: Final = b"dtp.segment.v1"
 PIECE_SIZE: Final = 16 * 1024
-#: Bytes of a segment: four seconds of 32 Mbit/s. Its hashes are 32 KiB then.
+#: The most bytes of a segment: four seconds of 32 Mbit/s, with 32 KiB of hashes.
 MAX_SIZE: Final = 16 * 1024 * 1024
-#: What is before the first segment.
+#: The link before the first segment.
 FIRST_LINK: Final = bytes(HASH_SIZE)
-#: `init` of a segment that can be decoded without another one.
+#: The `init` of a segment that can be decoded without another one.
 NO_INIT: Final = 2**64 - 1
-#: A duration of more than a day is a fault.
+#: The longest duration, a day. A longer one is a fault.
 MAX_DURATION_MS: Final = 86_400_000
 
 #: version, stream, number, init, slot, time, duration, size, epoch, flags, root, link of the one before
@@ -33,15 +33,15 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 
 class Flag(IntFlag):
-    """What a segment is, beside its bytes."""
+    """Properties of a segment beside its bytes."""
 
-    #: Decoding can begin here, behind the segment that `init` names.
+    #: Decoding can begin here, after the segment that `init` names.
     START = 1
-    #: It has what a decoder needs before all else, and nothing to show.
+    #: It only has init data, which a decoder needs first, and nothing to play.
     INIT = 2
-    #: There is none behind it.
+    #: It is the last segment.
     LAST = 4
-    #: It has the key of its epoch, sealed to those who may listen, and nothing to show.
+    #: It only has the key of its epoch, sealed to those who may listen, and nothing to play.
     KEYS = 8
 
 
@@ -57,18 +57,18 @@ class Segment:
     number: int
     #: The number of the segment with the init data that this one needs, or `NO_INIT`.
     init: int
-    #: The slot of the show in which it was sent, from 0; 0 where there are none.
+    #: The slot of the show in which it was sent, from 0; 0 in a show without slots.
     slot: int
     #: When it was complete, Unix ms by the producer's clock.
     time_ms: int
-    #: How long it plays; 0 where that isn't known.
+    #: How long it plays, in ms; 0 where that isn't known.
     duration_ms: int
     size: int
-    #: Number of the key that seals it; 0 for one that is open.
+    #: The number of the key that seals it; 0 if it isn't sealed.
     epoch: int
     flags: Flag
     root: bytes
-    #: `link` of the segment before.
+    #: The `link` of the previous segment.
     previous: bytes
     #: Head and signature as bytes.
     signed: bytes
@@ -76,8 +76,8 @@ class Segment:
 
     @classmethod
     def decode(cls, data: bytes) -> Segment:
-        """Return the segment whose head, signature and hashes these bytes are. Raise `SegmentError`, or
-        `SegmentForged` where the hashes are not those that were signed."""
+        """Return the segment with this head, signature and hashes. Raise `SegmentError`, or `SegmentForged` where
+        the hashes aren't those that were signed."""
         segment = cls.decode_signed(data[:SIGNED_SIZE])
         rest = data[SIGNED_SIZE:]
         if len(rest) != HASH_SIZE * segment.pieces:
@@ -91,7 +91,7 @@ class Segment:
 
     @classmethod
     def decode_signed(cls, data: bytes) -> Segment:
-        """Return the segment without hashes of which head and signature are given. Raise `SegmentError`."""
+        """Return the segment with this head and signature, and without hashes. Raise `SegmentError`."""
         if len(data) != SIGNED_SIZE:
             raise SegmentError(f"a head and its signature are {SIGNED_SIZE} bytes, not {len(data)}")
         version, stream, number, init, slot, time_ms, duration_ms, size, epoch, flags, root, previous = (
@@ -123,12 +123,12 @@ class Segment:
 
     @property
     def pieces(self) -> int:
-        """How many pieces it has: each of `PIECE_SIZE` bytes, the last one of what is left."""
+        """The number of its pieces, each of `PIECE_SIZE` bytes, except for the last."""
         return -(-self.size // PIECE_SIZE)
 
     @property
     def link(self) -> bytes:
-        """What the next segment names as the one before, 32 bytes. It stands for all segments up to this one."""
+        """What the next segment names as its predecessor, 32 bytes. It stands for all segments up to this one."""
         return blake2b(self.signed[:HEAD_SIZE], digest_size=HASH_SIZE).digest()
 
     @property
@@ -137,7 +137,8 @@ class Segment:
         return self.signed + b"".join(self.hashes)
 
     def check_piece(self, index: int, piece: bytes | memoryview) -> None:
-        """Raise `SegmentForged` unless this is piece `index`, as it was signed; `SegmentError` for no such index."""
+        """Raise `SegmentForged` unless this is piece `index` as it was signed, `SegmentError` if there is no such
+        piece."""
         if not 0 <= index < self.pieces:
             raise SegmentError(f"segment {self.number} has {self.pieces} pieces, and no piece {index}")
         if (
@@ -148,7 +149,7 @@ class Segment:
 
 
 def pieces_of(data: bytes) -> Iterator[memoryview]:
-    """Give the pieces of a segment's bytes, in order."""
+    """Yield the pieces of a segment's bytes, in order."""
     view = memoryview(data)
     for at in range(0, len(view), PIECE_SIZE):
         yield view[at : at + PIECE_SIZE]

@@ -1,4 +1,4 @@
-"""A producer's end of the chain: it signs each segment once, and says where it stands before anybody sees it."""
+"""The producer's end of the chain: signs each segment once, after its position in the chain was stored."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _FIELDS: Final = ("number", "link", "init", "slot", "time_ms", "ended", "epoch")
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a chain stands: what the next segment goes on from. Kept on disk by whoever goes on after a restart."""
+    """A position in a chain, from which the next segment goes on. It has to be stored to go on after a restart."""
 
     #: The number of the next segment.
     number: int = 0
     #: The link of the last one.
     link: bytes = FIRST_LINK
-    #: The last segment with init data.
+    #: The number of the last segment with init data.
     init: int = NO_INIT
     slot: int = 0
     time_ms: int = 0
@@ -50,7 +50,8 @@ class Position:
 
     @classmethod
     def decode(cls, data: bytes) -> Position:
-        """Return what `encode` has made. Raise `ConfigError` for anything else: it must not begin anew."""
+        """Return the position that was encoded. Raise `ConfigError` for anything else, since the chain must not
+        begin again."""
         try:
             told: Any = msgpack.unpackb(data)
             made = cls(**told)
@@ -67,14 +68,14 @@ class Position:
 class SegmentSigner:
     """Signs the segments of one stream, one after another.
 
-    Two signers of the same stream would be two chains, which is what `Equivocation` proves: whoever goes on after a
-    restart gives the `position` that was kept before the last segment went out.
+    Two signers of one stream would make two chains, which is what `Equivocation` proves. After a restart, pass the
+    `position` that was stored before the last segment was sent.
     """
 
     def __init__(
         self, identity: Identity, announcement: Announcement, position: Position | None = None
     ) -> None:
-        """Raise `BroadcastError` where the announcement is of another identity."""
+        """Raise `BroadcastError` if the announcement is by another identity."""
         if announcement.producer != identity.id:
             raise BroadcastError(
                 f"the show was announced by {announcement.producer}, and {identity.id} is to sign it"
@@ -93,10 +94,10 @@ class SegmentSigner:
         epoch: int = 0,
         flags: Flag = Flag.START,
     ) -> Segment:
-        """Return the next segment, with `data` as its bytes; `position` is behind it then.
+        """Return the next segment, with `data` as its bytes. `position` is after it then.
 
-        A clock or a slot that goes back stays where it was. Raise `BroadcastError` for one that is too large, and
-        behind the last one.
+        A time or slot lower than the last one is replaced by that. Raise `BroadcastError` for a segment that is too
+        large, or after the last one.
         """
         before = self.position
         if before.ended:

@@ -1,4 +1,4 @@
-"""What a listener or a relay has checked of a stream: segments that are the producer's, and fit together."""
+"""Checks the segments of a stream for a listener or relay: they have to be the producer's, and to fit together."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dtp.broadcast.format.announcement import Announcement
 from dtp.broadcast.format.equivocation import Equivocation, are_consistent, check_signed
 from dtp.broadcast.format.segment import Segment
 
-#: Heads that are kept to compare others with: a quarter of an hour of one a second.
+#: The number of heads that are kept for comparison: a quarter of an hour with one segment a second.
 REMEMBERED: Final = 1024
 
 
 class Verifier:
-    """Takes segments of one stream in any order, from anybody; begin with any.
+    """Checks segments of one stream in any order, from any sender, beginning with any of them.
 
-    Each is held against its neighbours that are known already. After two that can't both be in one chain nothing is
-    taken any more.
+    Each is compared with known neighbours in the chain. After two segments that can't both be in one chain, nothing
+    more is accepted.
     """
 
     def __init__(self, announcement: Announcement, *, remembered: int = REMEMBERED) -> None:
@@ -28,10 +28,10 @@ class Verifier:
         self._remembered = remembered
 
     def check(self, manifest: bytes) -> Segment:
-        """Return the segment whose head, signature and hashes these are; its pieces are checked by `check_piece`.
+        """Return the segment with this head, signature and hashes. Its pieces are checked by `check_piece`.
 
-        Raise `SegmentError`, `SegmentForeign` and `SegmentForged` for what the producer didn't send, which changes
-        nothing, and `ProducerEquivocated` from the second chain on.
+        Raise `SegmentError`, `SegmentForeign` or `SegmentForged` for what the producer didn't send, which changes
+        nothing; raise `ProducerEquivocated` once there is a second chain.
         """
         if self.proof is not None:
             raise self._make_equivocated(self.proof)
@@ -43,12 +43,12 @@ class Verifier:
         self._compare_known(segment)
         # Only heads are compared: the hashes of all pieces would be 64 KiB more for each.
         self._known[segment.number] = segment.with_hashes(())
-        while len(self._known) > self._remembered:  # the newest stay: old ones may be sent again to hide them
+        while len(self._known) > self._remembered:  # old ones may be sent again to push new ones out
             del self._known[min(self._known)]
         return segment
 
     def accept_proof(self, proof: Equivocation) -> None:
-        """Take nothing any more: somebody has shown `proof`, which was decoded with this announcement."""
+        """Accept nothing more, since somebody has shown `proof`, which was decoded with this announcement."""
         self.proof = self.proof or proof
 
     def _compare_known(self, segment: Segment) -> None:

@@ -1,4 +1,4 @@
-"""The playlist of a show as HLS (RFC 8216): a value over what is held."""
+"""The HLS playlist of a show (RFC 8216), made from the segments that are held."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Final
 from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.held import HeldSegments
 
-#: Segments in the playlist of a show that is live; three target durations are the least that players want.
+#: The most segments in the playlist of a live show. Players need at least three target durations.
 WINDOW: Final = 12
-#: Segments that have nothing to show.
+#: Flags of segments that have nothing to play.
 _UNSEEN: Final = Flag.INIT | Flag.KEYS
-#: What a segment counts as that doesn't say how long it is, seconds.
+#: The duration in seconds assumed for a segment that doesn't give one.
 _UNSAID: Final = 1.0
 
 
 def window(held: HeldSegments, most: int = WINDOW) -> list[Segment]:
-    """Return the newest segments that are whole and show something, in order; the first one can be begun with."""
+    """Return the newest complete segments that have something to play, in order. Playback can begin with the
+    first."""
     numbers = range(max(held.oldest, held.edge - 4 * most), held.edge + 1)
     each_held = [each for each in map(held.get_segment, numbers) if each is not None and each.whole]
     found = [each.segment for each in each_held if not each.segment.flags & _UNSEEN and each.segment.size][
@@ -29,7 +30,7 @@ def window(held: HeldSegments, most: int = WINDOW) -> list[Segment]:
 
 
 def playlist(held: HeldSegments) -> str:
-    """Return the playlist; its segments are at `segments/NUMBER.m4s`, relative to it."""
+    """Return the playlist. Its segments are at `segments/NUMBER.m4s`, relative to it."""
     shown = window(held)
     target = max((math.ceil(_seconds(each)) for each in shown), default=1)
     lines = [

@@ -1,4 +1,4 @@
-"""The HTTP server of a gateway: the page, the playlist, segments, and how the show stands."""
+"""A gateway's HTTP server: the page, the playlist, segments, and the state of the show."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from dtp.errors import LocalError
 from dtp.session.limits import GATEWAY_UNTAKEN
 from dtp.tasks import TaskSet
 
-#: Seconds that a client has for a request, and may stay without one.
+#: Seconds for a client to send a request, and to stay connected without one.
 _PATIENCE: Final = 30.0
-#: Clients at once: a browser has six connections.
+#: The most clients at once; a browser uses six connections.
 _MOST: Final = 64
 _READ: Final = 64 * 1024
-#: Scripts and styles come from the page itself, video from what the page has made; no other site may frame it.
+#: Scripts and styles come from the page, video from what the page has made; no other site may frame it.
 _HEADERS: Final = (
     (
         "Content-Security-Policy",
@@ -48,13 +48,13 @@ _FILES: Final = {
 }
 _DISMISS: Final = re.compile(r"/line/([0-9]{1,18})/dismiss")
 _SEGMENT: Final = re.compile(r"/segments/([0-9]{1,18})(?:\.(?:mp4|m4s))?")
-#: Media types that a player takes; without control characters, which no header may have.
+#: Media types that a player accepts, without control characters, which are illegal in headers.
 _PLAYED: Final = re.compile(r"(?:audio|video)/[!-~][ -~]*")
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
 
 
 class GatewayError(LocalError):
-    """A gateway can't be where it was put."""
+    """A gateway can't listen at the given address."""
 
     code: ClassVar[str] = "gateway"
 
@@ -62,8 +62,8 @@ class GatewayError(LocalError):
 class Gateway:
     """Serves one show to browsers. `async with` opens it.
 
-    A browser takes what it is given: that a segment is the producer's is checked here, so this is to be on the
-    viewer's own machine, or on one that they trust.
+    Browsers trust what they are given. Segments are checked here, so the gateway should run on the viewer's own
+    machine, or on one that they trust.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Gateway:
         open: Callable[[Segment, bytes], bytes] = lambda _, data: data,
         dismiss: Callable[[int], object] | None = None,
     ) -> None:
-        """`money` gives what the chain says of the show, for the page (`ShowWatcher.make_page`); `open` opens
-        segments of a sealed one, and raises `ShowSealed` where it can't. With `dismiss` whoever sees the page
-        moderates the audience line: such a gateway listens on this machine alone, or raises `GatewayError`.
+        """`money` returns the state of the show on the chain for the page (`ShowWatcher.make_page`). `open` opens
+        segments of a sealed show, and raises `ShowSealed` if it can't. With `dismiss`, whoever sees the page
+        moderates the audience line: such a gateway only listens on this machine, or raises `GatewayError`.
         """
         if dismiss is not None and not _is_loopback(host):
             raise GatewayError(
@@ -91,15 +91,15 @@ class Gateway:
         #: Why nothing more is played, for the page; "" while more may come.
         self.fault = ""
         self._clients = TaskSet(on_error=lambda *_: None)
-        #: Where each comes from, the first one first.
+        #: The address of each client, oldest first.
         self._sources: dict[asyncio.StreamWriter, str] = {}
         self._server: asyncio.Server | None = None
-        #: Who has it answers: one in each turn of the loop. A segment that is passed on takes a dozen turns, which
-        #: would be long where all who ask have theirs at once.
+        #: Held while answering, so that there is one answer per turn of the loop. Passing on a segment takes a
+        #: dozen turns, which would be slow if all clients were answered in each.
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Gateway:
-        """Raise `GatewayError` where the address can't be had."""
+        """Raise `GatewayError` if the address can't be bound."""
         try:
             self._server = await asyncio.start_server(self._accept_client, self._host, self._port)
         except OSError as fault:
@@ -116,12 +116,12 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The URL of the page."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}/"
 
     def state(self) -> dict[str, Any]:
-        """Return how the show stands, as the page has it."""
+        """Return the show's state, as shown on the page."""
         told = self.held.announcement
         shown = window(self.held)
         newest = self.held.get_segment(self.held.edge)
@@ -148,7 +148,8 @@ class Gateway:
         }
 
     def _accept_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one more; where that is too many, one of the place that has most goes, the one that came first."""
+        """Serve another client. If that is too many, the oldest client of the address with most clients is
+        dropped."""
         if len(self._sources) >= _MOST:
             ((most, _),) = Counter(self._sources.values()).most_common(1)
             self._drop_client(next(each for each, source in self._sources.items() if source == most))
@@ -186,11 +187,11 @@ class Gateway:
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes that were answered, and clients haven't taken."""
+        """Bytes of answers that clients haven't read."""
         return sum(each.transport.get_write_buffer_size() for each in self._sources)
 
     def _make_room(self, size: int, writer: asyncio.StreamWriter) -> None:
-        """Close clients that take slowly what they have asked for, until there is room for so much more."""
+        """Close clients that are slow to read, until there is room for `size` more bytes."""
         while self.unread_bytes + size > GATEWAY_UNTAKEN:
             slow = {
                 each: each.transport.get_write_buffer_size() for each in self._sources if each is not writer
@@ -207,7 +208,7 @@ class Gateway:
 
     def _drop_client(self, writer: asyncio.StreamWriter) -> None:
         del self._sources[writer]
-        writer.transport.abort()  # a task that is cancelled before it has begun would close nothing
+        writer.transport.abort()  # a task that is cancelled before its first step would close nothing
 
     def _make_answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         text = "text/plain; charset=utf-8"
@@ -233,7 +234,7 @@ class Gateway:
         return 404, text, b"not found\n"
 
     def _dismiss_entry(self, target: bytes, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
-        """Dismiss an entry of the line, if the page itself asks for it: a browser says whose page does."""
+        """Dismiss an entry of the line if the page itself requests it, which a browser's headers show."""
         text = "text/plain; charset=utf-8"
         if headers.get(b"origin") != b"http://" + headers[b"host"]:
             return 403, text, b"only the page moderates\n"
@@ -247,8 +248,8 @@ class Gateway:
         return 200, text, b"dismissed\n"
 
     def _media_type(self) -> str:
-        """Return what a browser is told of segments: the producer's word as far as that is sound or pictures that
-        move, so that a stranger's page or script is none here."""
+        """Return the media type of segments: the producer's if it is audio or video, since a stranger's HTML or
+        script must not run here."""
         media = self.held.announcement.media
         return media if _PLAYED.fullmatch(media) else "application/octet-stream"
 
@@ -262,7 +263,8 @@ class Gateway:
             return None
 
     def _is_here(self, host: bytes) -> bool:
-        """False for another name: a site that has its name point here would read what is here."""
+        """Return False for a host name other than this server's: a site whose name points here could read
+        everything."""
         name = host.decode("ascii", "replace").rpartition(":")[0].strip("[]") or host.decode(
             "ascii", "replace"
         )
@@ -285,7 +287,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """Return the next request, with its end; None where the client is done."""
+    """Return the next request, once it is complete; None when the client is done."""
     request: h11.Request | None = None
     while True:
         event = http.next_event()

@@ -1,1 +1,2 @@
-"""The money of shows: what is on the chain, what that means for the air, and slots that are posted to be paid."""
+"""The money of shows: their state on the chain, whether they are on air, and the slots that are posted to be
+paid."""

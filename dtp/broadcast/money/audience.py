@@ -1,6 +1,6 @@
-"""The audience line: what listeners paid to say, sorted by what they and others paid. A value; bounded.
+"""The audience line: what listeners paid to say, sorted by what they and others paid. A value with bounds.
 
-The chain refuses what is below the show's prices. Here only the best are kept, so dust can't bury them.
+The chain refuses what is below the show's prices. Only the best are kept here, so that cheap ones can't bury them.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from dtp.escaping import escape_text
 from dtp.identity import Identity
 from dtp.identity.sealing import open_sealed, seal
 
-#: Entries of the line.
+#: The most entries in the line.
 MOST: Final = 1000
-#: ... and so many times as many are kept: what is raised comes back, though others pushed it off the line before.
+#: How many times as many are kept, so that an entry that was pushed off the line can come back when it is raised.
 _KEPT: Final = 10
 _CONTEXT: Final = b"dtp.show.line.v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What somebody asked, and what was paid for it in all."""
+    """A question, request or tip, and what was paid for it in all."""
 
     number: int
     kind: EntryKind
     from_: str
     amount: int
-    #: Others that have added to it.
+    #: The number of times that others have added to it.
     raised: int
-    #: Control characters are spelled out. "" for a sealed text that isn't for this side.
+    #: The text, with control characters escaped; "" for one that isn't sealed to this side.
     text: str
     sealed: bool
 
 
 class AudienceLine:
-    """Collects what is asked. Whoever moderates dismisses entries, which don't come back."""
+    """Collects entries. Those that a moderator dismisses don't come back."""
 
     def __init__(self, identity: Identity | None = None, *, most: int = MOST) -> None:
         """`identity` is the producer's, to open what is sealed to it."""
         self._identity, self._most = identity, most
-        #: What the lowest of those that are kept had when one was left out last: what has no more isn't kept.
+        #: The amount of the entry that was last dropped. Entries with no more aren't kept.
         self._least = 0
         self._entries: dict[int, Entry] = {}
-        #: A heap of what each had when it was looked at last, and its number, negative: the worst is found among many
-        #: thousand without looking at all.
+        #: A heap of each entry's amount when it was last checked, and its negative number, by which the worst of
+        #: many thousand entries is found without looking at all.
         self._worst_first: list[tuple[int, int]] = []
         self._dismissed: set[int] = set()
-        #: The line, until something changes: each page that is open asks for it each second.
+        #: The sorted line until something changes, since each open page requests it every second.
         self._ranked: list[Entry] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add_entry(self, event: EntryAsked) -> Entry | None:
-        """Add an entry; return it, or None if it was dismissed, or so many are worth more that it isn't kept. The
-        same one may come again."""
+        """Add an entry and return it, or None if it was dismissed, or isn't kept since enough others are worth
+        more. It may be added repeatedly."""
         if event.number in self._dismissed or event.number in self._entries:
             return self._entries.get(event.number)
         if len(self) >= _KEPT * self._most and event.amount <= self._least:
@@ -73,7 +73,7 @@ class AudienceLine:
         return self._entries.get(event.number)
 
     def _leave_out_worst(self) -> None:
-        """Leave out the entry with the least, of equals the newest."""
+        """Drop the entry with the lowest amount; of several, the newest."""
         while True:
             amount, number = heappop(self._worst_first)
             entry = self._entries.get(-number)
@@ -86,7 +86,7 @@ class AudienceLine:
             heappush(self._worst_first, (entry.amount, number))  # it was raised
 
     def raise_entry(self, event: Raised) -> Entry | None:
-        """Add to an entry what somebody has given for it; return it as it is now, None where it isn't kept."""
+        """Add to an entry what somebody has paid for it. Return the entry, or None if it isn't kept."""
         entry = self._entries.get(event.number)
         if entry is None:
             return None
@@ -96,20 +96,20 @@ class AudienceLine:
         return entry
 
     def dismiss(self, number: int) -> None:
-        """Remove an entry for good: it was answered, or isn't wanted."""
+        """Remove an entry for good, since it was answered or isn't wanted."""
         self._ranked = None
         self._entries.pop(number, None)
         self._dismissed.add(number)
 
     def begin_anew(self) -> None:
-        """Forget all but what was dismissed: everything is told from the beginning again."""
+        """Forget everything except dismissals, before all events are read again."""
         self._ranked = None
         self._entries.clear()
         self._worst_first.clear()
         self._least = 0
 
     def ranked(self) -> list[Entry]:
-        """Return the line, the best paid first; of equals the oldest."""
+        """Return the line, highest amount first; with equal amounts the oldest first."""
         if self._ranked is None:
             self._ranked = sorted(self._entries.values(), key=_rank)[: self._most]
         return list(self._ranked)

@@ -1,5 +1,5 @@
-"""The tickets and shares that were bought on this machine, kept so that `dtp show listen` can name them: the producer
-finds what is named also where strangers have sent the account thousands of worthless ones."""
+"""Tickets and shares bought on this machine, stored so that `dtp show listen` can name them: the producer then
+finds them even if strangers have sent the account thousands of worthless ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BoughtTickets:
         self._folder = Path(folder) / f"{id_bytes(show).hex()}.tickets"
 
     def add_ticket(self, account: Id, ticket: Id) -> None:
-        """Keep one more. Raise `ConfigError` where the folder can't be written."""
+        """Add a ticket. Raise `ConfigError` if the folder can't be written."""
         try:
             make_private_folder(self._folder)
             self.path_of(account, ticket).touch(mode=0o600)
@@ -29,15 +29,15 @@ class BoughtTickets:
             raise ConfigError(f"can't write to {self._folder}: {fault.strerror}") from fault
 
     def remove_ticket(self, account: Id, ticket: Id) -> None:
-        """Forget one, if it is here. Raise `ConfigError` where the folder can't be written."""
+        """Remove a ticket, if it is here. Raise `ConfigError` if the folder can't be written."""
         try:
             self.path_of(account, ticket).unlink(missing_ok=True)
         except OSError as fault:
             raise ConfigError(f"can't write to {self._folder}: {fault.strerror}") from fault
 
     def list_newest(self, account: Id) -> list[str]:
-        """Return those of an account that were bought last, the last one first: as many as one question to a producer
-        names. Raise `ConfigError` where the folder can't be read."""
+        """Return an account's latest tickets, newest first, as many as one request to a producer can name. Raise
+        `ConfigError` if the folder can't be read."""
         found = list[tuple[float, str]]()
         try:
             for each in self._folder.glob(f"{canonical_id(account)}.0x*"):
@@ -53,5 +53,5 @@ class BoughtTickets:
 
 
 def bought_here(show: Id) -> BoughtTickets:
-    """Return what was bought of a show on this machine."""
+    """Return the tickets of a show that were bought on this machine."""
     return BoughtTickets(data_dir() / "shows", show)

@@ -1,5 +1,4 @@
-"""How a show is ended so that its producer loses nothing: what it is owed is posted first, by the process that knows
-it."""
+"""Ends a show without loss for its producer: what it is owed is posted first, by the process that knows it."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from dtp.chain import Executed
 from dtp.chain.node.client import ChainClient
 from dtp.chain.show import ShowState
 
-#: Seconds that the process which broadcasts a show has to post what it is owed, and to end it.
+#: Seconds for the process that broadcasts a show to post what it is owed, and to end it.
 _BROADCASTER: Final = 30.0
 #: ... between two looks whether it has.
 _LOOK: Final = 0.5
@@ -31,9 +30,9 @@ async def end_show(
 ) -> Executed | None:
     """End a show; return what was executed, None where the process that broadcasts it from `store` has ended it.
 
-    That process posts first what it is owed; where it was killed, this does. Raise `ShowBusy` for a show that is on
-    air from elsewhere, where slots would be lost that were sent and aren't posted, but with `unposted`; and as
-    `shows.end` does.
+    That process first posts what it is owed; if it was killed, this function does. Raise `ShowBusy` for a show that
+    is on air from elsewhere, unless `unposted`, since slots that were sent but not posted would be lost. Also raise
+    what `shows.end` raises.
     """
     show = parse_show(id)
     if KeptPosition.ask_to_end(store, show) and await _is_ended(chain, id):
@@ -51,7 +50,7 @@ async def end_show(
 
 
 async def _is_ended(chain: ChainClient, id: str) -> bool:
-    """Wait until the show has ended; return False where that takes too long."""
+    """Wait until the show has ended; return False if that takes too long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_BROADCASTER):
             while (await shows.read_show(chain, id)).show.state != ShowState.ENDED:  # noqa: ASYNC110
@@ -61,7 +60,7 @@ async def _is_ended(chain: ChainClient, id: str) -> bool:
 
 
 async def _post_kept(chain: ChainClient, id: str, store: str | os.PathLike[str], show: bytes) -> bool:
-    """Post what a process that was killed has sent from `store`; return False where none has sent anything."""
+    """Post what a process that was killed has sent from `store`; return False if nothing was sent."""
     kept = KeptPosition(store, show) if KeptPosition.is_in(store, show) else None
     if kept is None:
         return False

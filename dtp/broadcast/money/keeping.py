@@ -1,4 +1,4 @@
-"""What a producer does on the chain while a show runs: it follows events, says whether the show is on air, and posts
+"""What a producer does on the chain during a show: it follows events, decides whether the show is on air, and posts
 slots."""
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ log = logging.getLogger("dtp.broadcast")
 _TICK = 0.25
 #: ... and at the chain, beside its events.
 _LOOK = 10.0
-#: What the chain says of slots that it may take later, or of fewer.
+#: Refusals of the chain for slots that it may accept later, or fewer of them.
 _NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)
-#: What is said of a chain that doesn't answer, and why.
+#: Log messages for a chain that doesn't answer.
 _CANT_POST = "slots can't be posted, which is tried again: %s"
 _CANT_TELL = "whether the show can start yet isn't known, which is asked again: %s"
-#: What is said, once, where fewer tickets are left than a show takes.
+#: Logged once when fewer tickets are left than a show needs.
 _FEW_LEFT: Final = "%d of %d tickets are left, since some were taken back; 'dtp show end' ends the show"
 
 
 @dataclass(frozen=True, slots=True)
 class Takings:
-    """What a show has brought to its producer since a keeper began, and what the keeper's transactions took."""
+    """What a show has earned since the keeper began, and what the keeper's transactions cost."""
 
     #: Slots that were posted.
     posted: int
-    #: What slots have brought, also of those who left before theirs were posted; in units of the show's coin.
+    #: What slots have earned, including refunds that paid for slots before they were posted; in units of the show's
+    #: coin.
     released: int
-    #: Gas of what was executed, MIST, also where the chain refused it.
+    #: Gas of executed transactions in MIST, including those that the chain refused.
     gas: int
 
 
@@ -62,7 +63,7 @@ class _GasNotes(TransactionNotes):
 
 
 class ShowKeeper:
-    """Follows one show for its producer. `async with` opens it; at the end what is over is posted."""
+    """Follows one show for its producer. `async with` opens it, and at the end past slots are posted."""
 
     def __init__(
         self,
@@ -74,9 +75,9 @@ class ShowKeeper:
         end_wanted: Callable[[], bool] = lambda: False,
         slots: Slots | None = None,
     ) -> None:
-        """`end_wanted` says that the show is to be ended: what is owed is posted then, and nothing more is sent.
-        `slots` are those that a process before has sent. Of `clock_ms` the time counts at which this begins: one that
-        is set later makes no slots, and takes none away."""
+        """`end_wanted` returns True when the show should be ended: what is owed is then posted, and nothing more is
+        sent. `slots` are those that a previous process has sent. `clock_ms` only counts as it is at the start:
+        setting it later neither makes slots nor removes any."""
         self.found, self._end_wanted = found, end_wanted
         self.slots = slots or Slots()
         self._gas, self._began_with = _GasNotes(), found.show
@@ -93,11 +94,12 @@ class ShowKeeper:
         self._keeper = SupervisedTask(self._post_repeatedly, name="dtp-show-keeper", foreseen=(ChainError,))
         self._judging = SupervisedTask(self._judge_repeatedly, name="dtp-show-air")
         self._lock = asyncio.Lock()
-        #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
+        #: True where slots may have been posted that aren't known here, so that the chain is asked before the next
+        #: ones.
         self._doubtful = False
-        #: What was said of the chain as it stands: once, however often it is tried again.
+        #: Warnings about the chain that were logged, each once until it recovers.
         self._warned = set[str]()
-        #: When the chain is asked again whether it is too late to start.
+        #: When to ask the chain again whether it is too late for the show to start.
         self._look_again = -math.inf
         self.air = Air.OFF
 
@@ -117,18 +119,18 @@ class ShowKeeper:
 
     @property
     def show(self) -> Show:
-        """The show, as it was read last."""
+        """The show, as last read."""
         return self.found.show
 
     @property
     def takings(self) -> Takings:
-        """What the show has brought as it was read last, and what that took."""
+        """The show's earnings as last read, and costs."""
         show, before = self.show, self._began_with
         return Takings(show.posted - before.posted, show.released - before.released, self._gas.gas)
 
     @property
     def slot(self) -> int:
-        """The slot that now is in."""
+        """The number of the current slot."""
         return self.slots.current_slot(self.show, self._clock_ms())
 
     @property
@@ -150,12 +152,12 @@ class ShowKeeper:
             log.warning("slots are left that aren't posted: broadcast again, or end the show: %s", fault)
 
     def check_on_air(self) -> None:
-        """Raise `OffAir` where nobody pays for what is sent now."""
+        """Raise `OffAir` if nobody pays for what would be sent now."""
         if self.air != Air.ON_AIR:
             raise OffAir(f"the show is {self.air}: wait until it is on air")
 
     async def states(self) -> AsyncIterator[Air]:
-        """Give how the show stands, now and at each change, up to the end."""
+        """Yield the show's state, now and at each change, until it has ended."""
         told: Air | None = None
         while told != Air.ENDED:
             changed = self._changed
@@ -166,7 +168,7 @@ class ShowKeeper:
             await changed.wait()
 
     async def say_where(self, hint: str) -> None:
-        """Have the chain say where the show is heard, if it says something else."""
+        """Have the chain say where the show is heard, unless it already does."""
         if self.show.hint != hint.encode():
             await shows.set_hint(self._chain, self.found, self._cap, hint)
 
@@ -185,7 +187,7 @@ class ShowKeeper:
             changed.set()
 
     async def _judge_repeatedly(self) -> None:
-        """Look at the time, also while a node hangs that was asked something."""
+        """Check the time, even while a request to a node hangs."""
         while True:
             await asyncio.sleep(_TICK)
             self._judge_now()
@@ -203,7 +205,7 @@ class ShowKeeper:
         self._tell_of_refunds()
 
     def _tell_of_refunds(self) -> None:
-        """Warn, once, that fewer tickets are left than the show takes: it may not be worth it any more."""
+        """Warn once if fewer tickets are left than the show needs, since it may not be worth it any more."""
         show = self.show
         if show.state == ShowState.ON_AIR and show.tickets < show.fewest and _FEW_LEFT not in self._warned:
             self._warned.add(_FEW_LEFT)
@@ -220,17 +222,18 @@ class ShowKeeper:
             await self.post_slots()
 
     async def _end_late(self) -> None:
-        """End a ticketed show that can't start any more, by the chain's clock: nobody can buy a ticket of it."""
+        """End a ticketed show that can't start any more by the chain's clock, so that nobody can buy a ticket for
+        it."""
         loop, show = asyncio.get_running_loop(), self.show
         is_off = bool(show.start_by_ms) and show.state == ShowState.OFF
-        if not is_off or loop.time() < self._look_again:  # the clock here may be behind, and decides nothing
+        if not is_off or loop.time() < self._look_again:  # the local clock may be behind, and decides nothing
             return
         self._look_again = loop.time() + _LOOK
         try:
             if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
                 await self._end_unstarted()
             self._warned.discard(_CANT_TELL)
-        # waiting longer each time would post no slots of a show that starts meanwhile
+        # Longer and longer pauses would leave the slots unposted of a show that starts meanwhile.
         except ChainError as fault:
             self._warn_once(_CANT_TELL, fault)
 
@@ -241,7 +244,7 @@ class ShowKeeper:
     async def _end_unstarted(self) -> None:
         await self._read_show()
         if self.show.state == ShowState.OFF:
-            # Not `end`: it may have started, where a node is behind.
+            # Not `end`: the show may have started, if the node is behind.
             await shows.expire(self._chain, self.found)
             log.warning(
                 "too few tickets were sold in time, so the show has ended: 'dtp show refund' brings their price back"
@@ -249,7 +252,7 @@ class ShowKeeper:
             await self._read_show()
 
     async def post_slots(self) -> None:
-        """Post the slots that are due; what can't be posted now is tried again the next time."""
+        """Post the slots that are due. Those that can't be posted now are tried again the next time."""
         async with self._lock:
             try:
                 if self._doubtful:
@@ -259,7 +262,7 @@ class ShowKeeper:
             except MoveAborted as fault:
                 if fault.error not in _NOT_NOW:
                     raise
-                # Clocks differ, or the pot has just run out.
+                # The clocks differ, or the pot has just run out.
                 log.info("slots are posted a little later: %s", fault)
             except ChainError as fault:
                 self._warn_once(_CANT_POST, fault)
@@ -267,7 +270,7 @@ class ShowKeeper:
     async def post_owed(self) -> None:
         """Post all slots that are over by the chain's time, so that nothing is owed when the show ends then.
 
-        Raise `ChainError` where that can't be done now: whoever ended it would lose them.
+        Raise `ChainError` if that can't be done now: ending the show would lose them.
         """
         async with self._lock:
             if self._doubtful:
@@ -279,7 +282,7 @@ class ShowKeeper:
                 except MoveAborted as fault:
                     if fault.error not in _NOT_NOW:
                         raise
-                    # This clock is ahead of the chain's, or the money ends within the batch: fewer may do.
+                    # The local clock is ahead of the chain's, or the money ends within the batch: fewer may work.
                     most = len(hashes) // 2
                     await self._read_again()
 
@@ -291,6 +294,6 @@ class ShowKeeper:
         await self._read_again()
 
     async def _read_again(self) -> None:
-        """Ask the chain which slots are posted."""
+        """Read which slots are posted from the chain."""
         await self._read_show()
         self._doubtful = False

@@ -27,7 +27,7 @@ log = logging.getLogger("dtp.broadcast")
 
 #: The service that keys are sold by.
 KEYS: Final = "show-keys"
-#: Seconds that a buyer has to say of which epoch it wants the key.
+#: Seconds for a buyer to say which epoch's key it wants.
 _WANTED: Final = 10.0
 
 
@@ -35,7 +35,7 @@ _WANTED: Final = 10.0
 async def selling_keys(
     on_air: Broadcast, price: int, *, wallet: Wallet, service: str = KEYS, **options: Any
 ) -> AsyncIterator[Serving]:
-    """Sell the keys of a sealed show that is open, for `price` each, to whom its admission refuses.
+    """Sell the keys of a sealed show, which has to be open, for `price` each to those whom its admission refuses.
 
     The price is in the smallest unit of the coin. `options` are those of `dtp.serve`. Raise `BroadcastError` for an
     open show, and what `dtp.serve` raises.
@@ -61,7 +61,7 @@ class KeySeller:
         self._issuer = issuer
 
     async def serve_connection(self, connection: Metered) -> None:
-        """Sell to one listener, until it goes."""
+        """Sell keys to one listener until it leaves."""
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
             async for request in connection.requests():

@@ -1,4 +1,5 @@
-"""Shows on the chain: made, funded, left, ended; a transaction each. `dtp.chain.show` has the commands."""
+"""Shows on the chain: creating, funding, leaving and ending them, with one transaction each. The Move calls are in
+`dtp.chain.show`."""
 
 from __future__ import annotations
 
@@ -25,9 +26,9 @@ from dtp.net.address import Address, AddressError, check_told, is_dialled_as_tol
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
 
-#: Slots that are posted together by default: a tenth of the gas that posting each alone takes.
+#: The default number of slots posted together, which takes a tenth of the gas of posting each alone.
 BATCH: Final = 10
-#: Shares that one transaction takes back.
+#: The most shares that one transaction takes back.
 _REFUNDED_AT_ONCE: Final = 64
 
 
@@ -45,24 +46,25 @@ class NotProducer(ChainError):
 
 @dataclass(frozen=True, slots=True)
 class ShowTerms:
-    """What a show costs. Funded with a `rate`, ticketed with a `ticket_price`; sums in the coin's smallest unit."""
+    """What a show costs. A funded show has a `rate`, a ticketed one a `ticket_price`; amounts in the coin's
+    smallest unit."""
 
     slot_ms: int
     rate: int = 0
-    #: The pot with which a funded show goes on air; two slots or more, or it would end with each slot.
+    #: The pot with which a funded show goes on air: two slots or more, or it would end with each slot.
     start_pot: int = 0
     ticket_price: int = 0
     fewest: int = 0
-    #: Slots of a ticketed show, in all.
+    #: The number of slots of a ticketed show.
     slots: int = 0
     start_by_ms: int = 0
     batch: int = BATCH
-    #: The least for a tip, a request and a question.
+    #: The lowest amounts for a tip, a request and a question.
     prices: tuple[int, int, int] = (0, 0, 0)
 
 
 def check_hint(where: str, teller: Nearness) -> None:
-    """Raise `AddressError` where nobody dials what the chain says of a show's place."""
+    """Raise `AddressError` if nobody would dial the address that the chain has for a show."""
     check_told(where)
     if is_dialled_as_told(where, teller):
         return
@@ -79,11 +81,11 @@ def check_hint(where: str, teller: Nearness) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A show as it is on the chain, the type of its coin, and the object's version."""
+    """A show on the chain, the type of its coin, and the object's version."""
 
     show: Show
     coin: str
-    #: Of the object: it rises with each change.
+    #: Of the object, which rises with each change.
     version: int
 
 
@@ -98,7 +100,7 @@ async def read_show(chain: ChainClient, id: Id) -> Found:
 async def create(
     chain: ChainClient, key: bytes, terms: ShowTerms, *, hint: str = "", coin: str = SUI_COIN
 ) -> tuple[str, Executed]:
-    """Make a show whose segments `key` signs, shared, its cap for the account; return its id."""
+    """Create a shared show whose segments `key` signs, with its cap for the account. Return its id."""
     program = Program()
     common: dict[str, Any] = {
         "slot_ms": terms.slot_ms,
@@ -137,7 +139,8 @@ async def _pay(
 
 
 async def fund(chain: ChainClient, id: Id, amount: int, *, coin: str = SUI_COIN) -> tuple[str, Executed]:
-    """Put money into a funded show's pot; return the share. Raise `OtherCoin` where the show is paid in another."""
+    """Put money into a funded show's pot and return the share. Raise `OtherCoin` if the show is paid in another
+    coin."""
     found = await read_show(chain, id)
     check_asked_coin(found.coin, coin)
 
@@ -151,7 +154,7 @@ async def fund(chain: ChainClient, id: Id, amount: int, *, coin: str = SUI_COIN)
 async def buy(
     chain: ChainClient, id: Id, *, most: int | None = None, coin: str = SUI_COIN
 ) -> tuple[str, Executed]:
-    """Buy a ticket of a ticketed show; return it. Raise `OtherCoin`, and `PriceTooHigh` where it costs more than
+    """Buy a ticket of a ticketed show, and return it. Raise `OtherCoin`, or `PriceTooHigh` if it costs more than
     `most`."""
     found = await read_show(chain, id)
     check_asked(found.show.ticket_price, found.coin, paid_in=coin, most=most)
@@ -173,10 +176,10 @@ async def ask(
     sealed: bool = False,
     coin: str = SUI_COIN,
 ) -> tuple[int, Executed]:
-    """Tip, request or ask a question, for `amount` or the least that is taken; return its number.
+    """Send a tip, request or question with `amount`, or the lowest amount that is accepted; return its number.
 
-    With `sealed` the text is sealed to the producer. Raise `OtherCoin`, and `PriceTooHigh` where the least is above
-    `MOST_FEE`, or in another coin than SUI, and no amount was said.
+    With `sealed`, only the producer can read the text. Raise `OtherCoin`; and `PriceTooHigh` if no amount was given
+    and the lowest one is above `MOST_FEE`, or in a coin other than SUI.
     """
     found = await read_show(chain, id)
     data = seal_text(text, found.show.key) if sealed else text
@@ -191,8 +194,8 @@ async def ask(
 
 
 def _least(found: Found, kind: EntryKind, coin: str) -> int:
-    """Return the least that a show takes for a kind. Raise `OtherCoin`, and `PriceTooHigh` where the caller has to
-    name the amount."""
+    """Return the lowest amount that a show accepts for a kind. Raise `OtherCoin`, or `PriceTooHigh` if the caller
+    has to give an amount."""
     least = max(1, found.show.prices[kind])
     most = MOST_FEE if canonical_type(coin) == SUI_COIN else 0
     check_asked(least, found.coin, paid_in=coin, most=most, option="amount")
@@ -202,7 +205,7 @@ def _least(found: Found, kind: EntryKind, coin: str) -> int:
 async def raise_(
     chain: ChainClient, id: Id, number: int, amount: int | None, *, coin: str = SUI_COIN
 ) -> Executed:
-    """Add to what was asked, so that the producer sees it sooner. Raise as `ask` does."""
+    """Add money to an entry, so that the producer sees it sooner. Raise as `ask` does."""
     found = await read_show(chain, id)
     paid = _least(found, EntryKind.TIP, coin) if amount is None else amount
     check_asked_coin(found.coin, coin)
@@ -215,14 +218,16 @@ async def raise_(
 
 
 async def shares_of(chain: ChainClient, id: Id, holder: Id, *, most: int | None = None) -> list[ShowShare]:
-    """Return the shares and tickets of a show that an account holds, among the first `most` that it has of all."""
+    """Return the shares and tickets of a show that an account holds, among the first `most` of all that it
+    holds."""
     wanted = canonical_id(id)
     held = await chain.owned(module.SCHEMA, ShowShare, holder, most=most)
     return [each for each in held if each.show == wanted]
 
 
 async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> list[ShowShare]:
-    """Return the share or ticket of this id; nothing where the account doesn't hold it, or it is of another show."""
+    """Return the share or ticket with this id in a list; an empty one if the account doesn't hold it, or it is of
+    another show."""
     data = (await chain.objects([share])).get(canonical_id(share))
     kind = chain.type_of(module.SCHEMA, ShowShare)
     if data is None or data.owner.address != canonical_id(holder) or not is_type(data.type, kind):
@@ -234,10 +239,10 @@ async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> lis
 async def give_share(
     chain: ChainClient, id: Id, recipient: Id, share: Id | None = None
 ) -> tuple[str, Executed]:
-    """Give a share or ticket to another account, with all that is unspent of it; return which. If it has several
-    tickets, and none is named, any of them is given.
+    """Give a share or ticket, with everything unspent, to another account; return its id. If the account has
+    several tickets and none is named, any of them is given.
 
-    Raise `NoShare` where the account doesn't hold it, and where it has several shares of a pot and none is named.
+    Raise `NoShare` if the account doesn't hold it, or has several shares of a pot and none is named.
     """
     found = await read_show(chain, id)
     if share is None:
@@ -255,21 +260,21 @@ async def give_share(
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """What a share has brought back."""
+    """What a share has given back."""
 
     share: str
     amount: int
-    #: What was paid of it for slots that had begun and weren't posted yet.
+    #: How much of it was paid for slots that had begun and weren't posted yet.
     paid: int
-    #: The transaction, of many shares at once.
+    #: The transaction, which may be for several shares.
     executed: Executed
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
-    """Take back what is unspent of all shares of the account, of many at once. If the show is on air, slots that
-    have begun are still paid for.
+    """Take back what is unspent of all the account's shares, many at once. If the show is on air, slots that have
+    begun are still paid for.
 
-    Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand.
+    Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets can't be returned.
     """
     found = await read_show(chain, id)
     held = await shares_of(chain, id, chain.address)
@@ -280,7 +285,7 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
         some = [each.id for each in held[begin : begin + _REFUNDED_AT_ONCE]]
         program = Program()
         first, *others = (module.take_back(program, found.show.id, each, coin=found.coin) for each in some)
-        if others:  # a coin for each share would cost more, and stay in the account's way
+        if others:  # a coin for each share would cost more, and clutter the account
             program.merge(first, others)
         program.transfer([first], chain.address)
         executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
@@ -292,7 +297,7 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
 
 
 async def cap_of(chain: ChainClient, id: Id) -> str:
-    """Return the producer's cap of a show, which the account holds. Raise `NotProducer`."""
+    """Return the producer's cap of a show, which the account has to hold. Raise `NotProducer`."""
     wanted = canonical_id(id)
     for each in await chain.owned(module.SCHEMA, ProducerCap, chain.address):
         if each.show == wanted:
@@ -301,14 +306,14 @@ async def cap_of(chain: ChainClient, id: Id) -> str:
 
 
 async def post(chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]) -> module.SlotsPosted:
-    """Post slots that are over; return what that brought."""
+    """Post past slots; return the event that says what that earned."""
     program = Program()
     module.post(program, found.show.id, cap, hashes, coin=found.coin)
     return chain.event_in(await chain.execute(program), module.SCHEMA, module.SlotsPosted)
 
 
 async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
-    """Take what a show has earned; return how much."""
+    """Take what a show has earned; return the amount."""
     found, cap = await read_show(chain, id), await cap_of(chain, id)
     program = Program()
     program.transfer([module.collect(program, found.show.id, cap, coin=found.coin)], chain.address)
@@ -317,9 +322,9 @@ async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
 
 
 async def end(chain: ChainClient, id: Id) -> Executed:
-    """End a show: the producer at any time, anybody else a ticketed one whose start-by has passed.
+    """End a show. Its producer can at any time, anybody else if it is ticketed and its start-by has passed.
 
-    Raise `NotProducer` for who isn't that of a funded one.
+    Raise `NotProducer` for anybody else with a funded show.
     """
     found = await read_show(chain, id)
     program = Program()
@@ -333,14 +338,14 @@ async def end(chain: ChainClient, id: Id) -> Executed:
 
 
 async def expire(chain: ChainClient, found: Found) -> Executed:
-    """End a ticketed show that did not start in time. Raise `MoveAborted` where it did, or still can."""
+    """End a ticketed show that didn't start in time. Raise `MoveAborted` if it did, or still can."""
     program = Program()
     module.expire(program, found.show.id, coin=found.coin)
     return await chain.execute(program)
 
 
 async def set_hint(chain: ChainClient, found: Found, cap: str, hint: str) -> Executed:
-    """Say where the show is heard."""
+    """Set where the show is heard."""
     program = Program()
     module.set_hint(program, found.show.id, cap, hint, coin=found.coin)
     return await chain.execute(program)
@@ -349,7 +354,7 @@ async def set_hint(chain: ChainClient, found: Found, cap: str, hint: str) -> Exe
 async def events_of(
     chain: ChainClient, id: Id, *, start: int | None = None, follow: bool = True
 ) -> AsyncIterator[Any]:
-    """Give the events of a show, from checkpoint `start` on: the dataclasses of `dtp.chain.show`."""
+    """Yield the events of a show from checkpoint `start` on, as dataclasses of `dtp.chain.show`."""
     from dtp.chain import EventFollower, event_types
     from dtp.chain.known import decode_known
 
@@ -364,8 +369,8 @@ async def events_of(
 
 
 async def read_at_news(news: asyncio.Event, patience: float, read: Callable[[], Awaitable[None]]) -> None:
-    """Read a show again whenever there is news of it, and after `patience` seconds without any. It is read once
-    more for all that comes while it is being read. Raise what reading raises; a new iteration begins with reading."""
+    """Read a show again whenever `news` is set, and after `patience` seconds without it. Everything that comes
+    while it is being read causes one more read. Raise what reading raises. A new iteration begins with a read."""
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):

@@ -1,4 +1,4 @@
-"""Who may listen to a sealed show, by the chain: those who hold its tickets or shares, or passes of a plan."""
+"""Who may listen to a sealed show by the chain: holders of its tickets or shares, or of passes of a plan."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from dtp.chain.signer import KeySigner
 from dtp.identity import PeerId
 from dtp.pay import passes
 
-#: How far a claim's time may be ahead of the producer's clock, ms, and of the chain's. A later claim counts more.
+#: How many ms a claim's time may be ahead of the producer's clock, and of the chain's. Of several claims the latest
+#: counts.
 AHEAD_MS: Final = 120_000
-#: How often in a row a ticket may go to another listener than the one that has it, and ms until it may once more:
-#: else all who share it would have every key, each by naming itself again, or by passing it on.
+#: How often a ticket may change to another listener in a row, and the ms until it may once more. Otherwise all who
+#: share a ticket could get every key, by claiming it in turn.
 MOVES: Final = 8
 MOVE_MS: Final = 600_000
-#: Accounts that are asked for at once.
+#: The most accounts that are read at once.
 _AT_ONCE: Final = 16
-#: Shares of one account that are looked at, in the order that the chain has them: who has very many, of a MIST each,
-#: would have the producer read them for longer than a key lasts.
+#: The most shares of one account that are read, in the chain's order: an account with very many of a MIST each
+#: would take longer to read than a key lasts.
 _MOST_OF_ONE: Final = 4096
-#: Tickets of which it is remembered who listens with them.
+#: The most tickets whose listeners are remembered.
 _MOST: Final = 100_000
 
 
@@ -40,24 +41,25 @@ def _now_ms() -> int:
 def seat_claim(
     signer: KeySigner, show: bytes, peer: PeerId, time_ms: int, ticket: Id | None = None
 ) -> SeatClaim:
-    """Return an account's word that `peer` listens with its tickets. Raise `SignerError` for no Ed25519 key.
+    """Return an account's statement that `peer` listens with its tickets. Raise `SignerError` for a key that isn't
+    Ed25519.
 
-    `ticket` is one that the account has, or a share: it is found also where the account has thousands of objects.
+    `ticket` is one that the account holds, or a share. It is found even if the account has thousands of objects.
     """
     signature = signer.sign_statement(claim_statement(show, peer, time_ms))
     return SeatClaim(signer.public_key, time_ms, signature, b"" if ticket is None else id_bytes(ticket))
 
 
 class _Seat:
-    """Who listens with one ticket, and how often others may have it instead: a value."""
+    """Who listens with one ticket, and how often it may still change, as a value."""
 
     def __init__(self) -> None:
         self.listener: PeerId | None = None
         self._moved_until = 0
 
     def allow_listener(self, now_ms: int) -> bool:
-        """Return whether another one may listen with it now; if so, that is counted. The clock may be set
-        meanwhile."""
+        """Return True if another listener may take the ticket now, and count that. The clock may be set between
+        calls."""
         if self.listener is None:
             return True
         latest = now_ms + MOVES * MOVE_MS
@@ -69,14 +71,14 @@ class _Seat:
 
 
 def _seat_listeners(seats: Sequence[_Seat], named: Sequence[PeerId], now_ms: int) -> None:
-    """Have those that an account has named last listen with its tickets; `named` begins with the last of all.
+    """Give an account's tickets to the listeners that it has named last; `named` begins with the latest.
 
-    Tickets that nobody listens with go first, those of listeners whom the account doesn't name any more next.
+    Unused tickets are given first, then those of listeners whom the account doesn't name any more.
     """
     known, newest, free = set(named), dict.fromkeys(named[: len(seats)]), list[_Seat]()
     for seat in seats:
         if seat.listener in newest:
-            del newest[seat.listener]  # tickets that it has beyond that are free
+            del newest[seat.listener]  # any further tickets of it are free
         else:
             free.append(seat)
     free.sort(key=lambda seat: (seat.listener is not None, seat.listener in known))
@@ -88,30 +90,30 @@ def _seat_listeners(seats: Sequence[_Seat], named: Sequence[PeerId], now_ms: int
 class Seats(KeyAdmission):
     """Admits as many identities for an account as it has tickets: those that it has named last.
 
-    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`. A ticket goes
-    from one listener to another `MOVES` times, and once more every `MOVE_MS`, whoever's it is meanwhile; then who
-    listens with it keeps it, and where that one's account has sold it nobody does.
+    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`. A ticket can
+    change to another listener `MOVES` times, and once more every `MOVE_MS`, whoever owns it. After that its
+    listener keeps it; if the listener's account has sold it, nobody can use it.
     """
 
-    #: The refusal of those who have none.
+    #: The refusal for those who have no ticket.
     _without: ClassVar[Refusal] = Refusal.NO_TICKET
 
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
-        #: By ticket; those that were looked at last are at the end.
+        #: By ticket; those used last are at the end.
         self._seats: BoundedDict[str, _Seat] = BoundedDict(_MOST)
 
     @abstractmethod
     async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
-        """Return the ids of the tickets that each of these accounts has, of those that its claims name (which anybody
-        can write) and of others. Raise `ChainError`."""
+        """Return the ids of tickets for each of these accounts. Those named in its claims come first, which anybody
+        can write, so they are checked as well. Raise `ChainError`."""
 
     async def _read_time(self) -> int:
-        """Return the time against which claims are held, Unix ms. Raise `ChainError`."""
+        """Return the time with which claims are compared, in Unix ms. Raise `ChainError`."""
         return self._clock_ms()
 
     async def refused(self, asking: Mapping[PeerId, Sequence[SeatClaim]]) -> dict[PeerId, Refusal]:
-        """Return those who have no ticket, or whose ticket another one has by now."""
+        """Return those who have no ticket, or whose ticket another listener has now."""
         latest = await self._read_time() + AHEAD_MS
         late = {peer for peer, claims in asking.items() if any(each.time_ms > latest for each in claims)}
         wanted: dict[str, list[tuple[int, PeerId]]] = {}
@@ -130,7 +132,7 @@ class Seats(KeyAdmission):
         for seats, those in found:
             those.sort(key=lambda each: (each[0], each[1].key), reverse=True)
             _seat_listeners(seats, [peer for _, peer in those], self._clock_ms())
-        # After all were read: a ticket that was sold meanwhile seems to belong to two accounts.
+        # Only after all were read, since a ticket that is sold meanwhile seems to belong to two accounts.
         admitted, ticketed = set[PeerId](), set[PeerId]()
         for seats, those in found:
             named = {peer for _, peer in those}
@@ -153,8 +155,8 @@ class Seats(KeyAdmission):
     def _list_accounts(
         self, peer: PeerId, claims: Iterable[SeatClaim]
     ) -> dict[str, tuple[int, Sequence[str]]]:
-        """Return the accounts that a listener speaks for, since when (its own from ever), and the tickets of it that
-        it names."""
+        """Return the accounts that a listener speaks for, each with the time of its claim (0 for its own) and the
+        tickets that it names."""
         found: dict[str, tuple[int, Sequence[str]]] = {peer.sui_address: (0, ())}
         for each in claims:
             if each.is_of(self._show, peer):
@@ -166,7 +168,7 @@ class Seats(KeyAdmission):
 
 
 class _ChainSeats(Seats):
-    """Seats that the chain knows of. Its clock counts as well: by a clock of this machine that is behind, everybody
+    """Seats that are on the chain, whose clock counts as well: if only a local clock that is behind did, everybody
     would be refused."""
 
     def __init__(self, chain: ChainClient, show: bytes, clock_ms: Callable[[], int]) -> None:
@@ -178,7 +180,7 @@ class _ChainSeats(Seats):
 
 
 class TicketHolders(_ChainSeats):
-    """Those who hold tickets of a ticketed show, or shares of a funded one with money in them."""
+    """Admits holders of tickets of a ticketed show, or of shares with money left of a funded one."""
 
     def __init__(self, chain: ChainClient, show: Id, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._id = canonical_id(show)
@@ -193,7 +195,7 @@ class TicketHolders(_ChainSeats):
         async def list_good(account: str) -> list[str]:
             async with room:
                 held = await shows.shares_of(self._chain, self._id, account, most=_MOST_OF_ONE)
-                # One by one: what isn't a ticket may be large.
+                # One by one, since what isn't a ticket may be large.
                 for each in {*accounts[account]} - {each.id for each in held}:
                     held += await shows.shares_named(self._chain, self._id, account, each)
             return [each.id for each in held if is_good(show, each)]
@@ -202,12 +204,13 @@ class TicketHolders(_ChainSeats):
 
 
 def is_good(show: Show, share: ShowShare) -> bool:
-    """True if a share admits its holder: a ticket does to the end, one of a pot while something of it is unspent."""
+    """True if a share admits its holder: a ticket does until the end, a share of a pot while some of it is
+    unspent."""
     return not show.rate or show.unspent_of(share) > 0
 
 
 class PassHolders(_ChainSeats):
-    """Those who hold a pass of a plan that is good now."""
+    """Admits holders of a pass of a plan that is valid now."""
 
     _without = Refusal.NO_PASS
 

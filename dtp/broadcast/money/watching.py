@@ -1,5 +1,5 @@
-"""How a show stands on the chain, for whoever looks at it: its funding and the audience line, as the page shows
-them."""
+"""The state of a show on the chain for anybody who watches it: its funding and the audience line, as shown on the
+page."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from dtp.identity.private import make_private_folder
 from dtp.replacing import replace_file
 from dtp.tasks import SupervisedTask
 
-#: Entries of the line that the page shows.
+#: The most entries of the line that the page shows.
 SHOWN: Final = 50
-#: Seconds between two looks at the chain, beside its events: the pot moves with the slots that are posted.
+#: Seconds between two reads of the chain, beside its events, since the pot changes as slots are posted.
 _LOOK: Final = 5.0
-#: Seconds after which it is said that the chain hasn't answered.
+#: Seconds after which the page says that the chain hasn't answered.
 _OLD: Final = 4 * _LOOK
 
 
 class Dismissed:
-    """The numbers of entries that whoever moderates has dismissed, in a file, so that they don't come back."""
+    """The numbers of entries that a moderator has dismissed, in a file, so that they don't come back."""
 
     def __init__(self, path: Path) -> None:
         """Raise `ConfigError` for a file that can't be read."""
@@ -47,7 +47,7 @@ class Dismissed:
             raise ConfigError(f"{path} can't be read: {fault}; remove it to see all entries again") from None
 
     def add_number(self, number: int) -> None:
-        """Keep one more. Raise `ConfigError` where the file can't be written."""
+        """Add a number. Raise `ConfigError` if the file can't be written."""
         self.numbers.add(number)
         try:
             make_private_folder(self._path.parent)
@@ -57,7 +57,8 @@ class Dismissed:
 
 
 def dismissed_of(show: str) -> Dismissed:
-    """Return what was dismissed of a show's line on this machine. Raise `BroadcastError` if `show` isn't an id."""
+    """Return what was dismissed from a show's line on this machine. Raise `BroadcastError` if `show` isn't an
+    id."""
     return Dismissed(data_dir() / "shows" / f"{parse_show(show).hex()}.dismissed")
 
 
@@ -72,14 +73,15 @@ class ShowWatcher:
         dismissed: Dismissed | None = None,
         air: Callable[[], Air] | None = None,
     ) -> None:
-        """`identity` is the producer's, for what is sealed to it. `dismissed` is what it has moderated before. `air`
-        is how the show stands for its producer, who sends nothing that it can't post: the chain doesn't know that."""
+        """`identity` is the producer's, for what is sealed to it. `dismissed` has earlier dismissals. `air` returns
+        the show's state as the producer sees it, who sends nothing that it can't post, which the chain doesn't
+        know."""
         self._chain, self._id, self._dismissed, self._air = chain, id, dismissed, air
         self.line = AudienceLine(identity)
         for number in () if dismissed is None else dismissed.numbers:
             self.line.dismiss(number)
         self._found: shows.Found | None = None
-        #: Slots that are over and not posted, and when the chain said so, by the loop's clock.
+        #: The number of slots that are over but not posted, and when the chain said so, by the loop's clock.
         self._unposted, self._read_at = 0, 0.0
         self._news = asyncio.Event()
         self._tasks = [
@@ -104,7 +106,7 @@ class ShowWatcher:
             await each.stop()
 
     async def _follow_events(self) -> None:
-        self.line.begin_anew()  # what others have added would count twice
+        self.line.begin_anew()  # or additions by others would count twice
         async for each in shows.events_of(self._chain, self._id, start=OLDEST):
             if isinstance(each, EntryAsked):
                 self.line.add_entry(each)
@@ -126,7 +128,7 @@ class ShowWatcher:
             self._dismissed.add_number(number)
 
     def make_page(self) -> dict[str, Any]:
-        """Return how the show stands, in words: sums have their coin."""
+        """Return the show's state in words, with amounts in its coin."""
         assert self._found is not None, "only while it is open"
         show, coin = self._found.show, self._found.coin
         told = state_on_chain(show, 0)
@@ -136,9 +138,9 @@ class ShowWatcher:
         shown = {
             "show": show.id,
             "air": str(air),
-            #: Nobody pays now, since no slots are posted: the producer can't, or isn't there.
+            #: Nobody pays now, since no slots are posted: the producer can't, or is away.
             "is_unposted": is_paused or self._unposted > show.batch,
-            #: Seconds since the chain has said all this, None where it has just done so.
+            #: Seconds since the chain was last read; None if that was just now.
             "old_s": old_s if old_s >= _OLD else None,
             "pot": money(show.pot, coin),
             "is_unspent": show.pot > 0,

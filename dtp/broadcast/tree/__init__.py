@@ -1,1 +1,2 @@
-"""Who hears whom in a show: who has a place, where there is room, and whether a listener serves others."""
+"""The tree of a show: who sends to whom, who has a place, where there is room, and whether a listener serves
+others."""

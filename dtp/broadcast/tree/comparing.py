@@ -1,4 +1,4 @@
-"""What neighbours that are compared have sent, before one of them is heard."""
+"""What neighbours have sent that are compared before one of them is chosen."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from dtp.broadcast.parents import LONGEST
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
 
-#: Milliseconds by which what a neighbour has may be older than what others have: more is no slow way, but a show that
-#: is sent again, or kept back.
+#: The most milliseconds by which a neighbour's newest segment may be older than others'. More isn't a slow route,
+#: but a show that is sent again or held back.
 _STALE: Final = round(1000 * LONGEST)
 
 
 class Probe:
-    """What a neighbour that is measured has said."""
+    """What a neighbour that is being measured has sent."""
 
     def __init__(self) -> None:
         self.number, self.size, self._missing = -1, 0, -1
-        #: When its newest segment was complete, Unix ms; 0 while none has come.
+        #: When its newest segment was complete, Unix ms; 0 if none has come.
         self.time_ms = 0
-        #: How much older another one may be for all that, ms.
+        #: By how many ms another neighbour's may still be older.
         self.allowed_ms = _STALE
         self.answered, self.room = False, True
         self.others: tuple[str, ...] = ()
         self.path: tuple[PeerId, ...] = ()
-        #: The announcement of the show that is listened to, once it has come.
+        #: The announcement of the wanted show, once it has come.
         self.announcement: Announcement | None = None
 
     @property
     def done(self) -> bool:
-        """True when a whole segment has come that isn't init data."""
+        """True once a complete segment has come that isn't init data."""
         return self._missing == 0
 
     def is_far_ahead(self, segment: Segment) -> bool:
-        """Return whether its newest segment is much newer than this one of the same stream."""
+        """Return True if its newest segment is much newer than this one of the same stream."""
         announced = self.announcement
         return (
             announced is not None
@@ -49,8 +49,8 @@ class Probe:
         )
 
     def take_message(self, message: m.Message) -> None:
-        """Take its next message. Raise `SegmentError` for a head that the producer didn't sign: its pieces may be
-        any, which is found out as soon as they are heard."""
+        """Process its next message. Raise `SegmentError` for a head that the producer didn't sign. Pieces aren't
+        checked, since false ones are detected as soon as the neighbour is used."""
         self.answered = True
         match message:
             case m.SenderState(path, others, room):
@@ -73,16 +73,16 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A neighbour that has answered, and may be heard over the connection that measured it."""
+    """A neighbour that has answered and can be used over the connection that measured it."""
 
     connection: Connection
     probe: Probe
-    #: Ends the connection.
+    #: Closes the connection.
     stack: AsyncExitStack
 
 
 def put_stale_last(addresses: Sequence[str], measured: Mapping[str, Measured]) -> list[str]:
-    """Return the addresses in their order, but those last whose newest segment is much older than that of others."""
+    """Return the addresses in order, except that those with much older segments than others come last."""
     probes = {each: measured[each].probe for each in addresses}
     newest = max(probes.values(), key=lambda each: each.time_ms, default=None)
     if newest is None:

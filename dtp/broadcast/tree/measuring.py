@@ -1,4 +1,5 @@
-"""Whether a listener serves others: a stranger comes to it, as anybody would, and sees whether it hears the show."""
+"""Checks whether a listener serves others: a stranger connects to it, as anybody would, and sees if it gets the
+show."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ from dtp.net.address import Address
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Seconds that a neighbour has to send a stranger the show: to answer, and to hear it itself first.
+#: Seconds for a neighbour to send the show to a stranger: to answer, and to get it itself first.
 _PATIENCE: Final = 5.0
-#: Steps that a stranger is sent down at most.
+#: The most steps that a stranger is sent down.
 _STEPS: Final = 3
 
 
 def measure_from(place: ShowPlace | None, announcement: Announcement) -> Measure:
-    """Return what measures whether listeners serve others, for a node that stands at `place`."""
+    """Return what checks whether listeners serve others, for a node that stands at `place`."""
     private = place.private if isinstance(place, Place) else None
 
     async def measure(peer: PeerId, addresses: Sequence[str]) -> bool:
@@ -47,8 +48,8 @@ def measure_from(place: ShowPlace | None, announcement: Announcement) -> Measure
 async def is_served_by(
     dial: Dial, me: PeerId, who: PeerId, addresses: Sequence[str], announcement: Announcement
 ) -> bool:
-    """Return whether a stranger `me` who comes to these addresses of `who` is sent a piece of the show, there or
-    where it is sent on to, as long as that is below `who`."""
+    """Return True if a stranger `me` that connects to these addresses of `who` is sent a piece of the show, there
+    or where it is sent on to, as long as that is below `who`."""
     wanted, asked = list(addresses), set[str]()
     for _ in range(_STEPS):
         near = [each for each in dict.fromkeys(wanted) if each not in asked][:COMPARED]

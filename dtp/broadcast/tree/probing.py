@@ -1,4 +1,4 @@
-"""What neighbours have, asked of them before one is heard, and while another one is."""
+"""Asks neighbours what they have, before one is chosen and while another is used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SLOWER: Final = 0.25
 
 
 class Prober:
-    """Asks neighbours what they have, and notes in `parents` and `streams` what they say."""
+    """Asks neighbours what they have, and notes the answers in `parents` and `streams`."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Prober:
         patience: Patience,
         serving: Callable[[], Sequence[str]],
     ) -> None:
-        """`serving` gives the addresses at which this side serves others."""
+        """`serving` returns the addresses at which this side serves others."""
         self._me, self._dial, self._serving = me, dial, serving
         self._parents, self._streams, self._progress = parents, streams, progress
         self._patience = patience
-        #: Why the last one that couldn't be measured couldn't.
+        #: Why the last neighbour couldn't be measured.
         self.why: DtpError | None = None
 
     def note_failed(self, address: str) -> None:
@@ -54,15 +54,15 @@ class Prober:
         self._parents.note_failed(address, asyncio.get_running_loop().time())
 
     def learn_others(self, others: Sequence[str], teller: Connection | None) -> None:
-        """Learn the addresses that a neighbour tells of."""
+        """Add the addresses that a neighbour has reported."""
         if teller is not None:
             self._parents.learn_addresses(others, Nearness.of_source(teller.source))
 
     async def measure_all(self, addresses: list[str], stack: AsyncExitStack) -> dict[str, Measured]:
-        """Measure all of these, and return those that can be heard, with connections that last until `stack` ends.
+        """Measure all of these, and return those that can be used, with connections that last until `stack` ends.
 
-        Who answers much later than the first one isn't waited for; in the beginning those that were given say beside
-        what is heard which stream they have, and send no more.
+        Neighbours that answer much later than the first aren't waited for. At the start the given ones only say
+        which stream they have, beside the one that is used.
         """
         chosen = asyncio.Event()
         tasks = {
@@ -90,12 +90,11 @@ class Prober:
         return {address: measured for address, measured in results if measured is not None}
 
     async def _measure_one(self, address: str, chosen: asyncio.Event) -> Measured | None:
-        """Have `address` send its newest segment, and note how fast it came; return what it said, None where it can't
-        be heard.
+        """Have `address` send its newest segment, and note how fast it came. Return what it sent, or None if it
+        can't be used.
 
-        Its connection is left open, unless another one was chosen meanwhile. Nothing of it is believed but a newer
-        announcement, and how new the segment is, which are signed: a neighbour that lies here is found out as soon as
-        it is heard.
+        Its connection is left open, unless another one was chosen meanwhile. Only a newer announcement and the time
+        of its segment are believed, which are signed: a neighbour that lies is detected as soon as it is used.
         """
         loop = asyncio.get_running_loop()
         began, probe = loop.time(), Probe()
@@ -137,8 +136,8 @@ class Prober:
             return Measured(connection, probe, stack.pop_all())
 
     async def ask_for(self, address: str, number: int) -> tuple[bool, bool, float]:
-        """Return whether `address` says that it has segment `number`, or one behind it; whether it hears the
-        producer, and not through this side; and how many seconds it took."""
+        """Return whether `address` says that it has segment `number` or a later one, whether it gets the show from
+        the producer and not through this side, and how many seconds it took."""
         hears, loop = False, asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -157,7 +156,7 @@ class Prober:
                         case m.Manifest(data):
                             if Segment.decode(data).number >= number:
                                 return True, hears, loop.time() - began
-                        case m.Gap():  # it has forgotten that already
+                        case m.Gap():  # it has already dropped that
                             return True, hears, loop.time() - began
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s doesn't say what it has: %s", address, fault or "no answer")
@@ -165,7 +164,7 @@ class Prober:
         return False, hears, loop.time() - began
 
     async def ask_newest(self, address: str) -> Probe:
-        """Ask which stream somebody has, and how new its newest segment is; return what it said."""
+        """Ask which stream a neighbour has, and how new its newest segment is; return what it sent."""
         probe = Probe()
         try:
             async with (
@@ -185,7 +184,7 @@ class Prober:
 
 
 async def _end_measuring(tasks: Sequence[asyncio.Task[Measured | None]]) -> None:
-    """Cancel these, and end the connections of those that have one."""
+    """Cancel these tasks, and close the connections that they have made."""
     for each in tasks:
         each.cancel()
     for found in await asyncio.gather(*tasks, return_exceptions=True):

@@ -1,4 +1,4 @@
-"""Who has a place where a show is served, and who has to go for somebody else: a value."""
+"""Who has a place where a show is served, and who loses it to somebody else, as a value."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from dtp.plurals import count_of
 
 K = TypeVar("K", bound=Hashable)
 
-#: Seconds for which what was measured counts.
+#: Seconds for which a measurement counts.
 MEASURED: Final = 60.0
-#: Listeners, and places that they come from, of which something is remembered.
+#: The most listeners, and sources of theirs, of which something is remembered.
 _MOST: Final = 1024
-#: Listeners that are looked at anew each time that somebody comes; of more once a second.
+#: The most listeners that are checked each time somebody connects; with more, they are checked once a second.
 _COUNTED: Final = 64
 _COUNT_AGAIN: Final = 1.0
-#: Seconds until somebody who comes from where one didn't serve is tried again; doubled each time, up to `MEASURED`.
+#: Seconds until a listener from a source that didn't serve is tried again; doubled each time, up to `MEASURED`.
 _AGAIN: Final = 1.0
 
 
 class Standing(IntEnum):
-    """What a listener does for others: who does less goes first."""
+    """What a listener does for others. Those who do less lose their places first."""
 
     #: It has another place here, under the same identity.
     AGAIN = 0
-    #: It serves nobody: it says so, or it was measured.
+    #: It serves nobody, by its own word or by measurement.
     TAKES = 1
     #: It says that it serves others, and wasn't measured yet.
     SAYS = 2
-    #: A stranger was let in by it, or below it, and sent the show.
+    #: A stranger connected to it, or below it, and was sent the show.
     SERVES = 3
     #: The producer has named it as a relay.
     NAMED = 4
 
 
-#: Above the rank of everybody.
+#: Above everybody's rank.
 _HIGHEST: Final = (Standing.NAMED, True)
 
 
 @dataclass(frozen=True, slots=True)
 class ShowListener:
-    """One who listens, or comes: its identity, where its connection comes from, and where it says that it serves."""
+    """A listener that has connected or wants to: its identity, its connection's source, and where it says that it
+    serves."""
 
     peer: PeerId
     source: str
@@ -61,30 +62,31 @@ class ShowListener:
 
 
 def check_relays(relays: Collection[PeerId], places: int) -> None:
-    """Raise `LocalError` where so many have no room."""
+    """Raise `LocalError` if there are more relays than places."""
     if (count := len(set(relays))) > places:
         raise LocalError(f"a fan-out of {places} has no room for {count_of(count, 'relay')}: raise it")
 
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
-    """What all who are here do for others."""
+    """What all present listeners do for others."""
 
-    #: How many serve others, or may.
+    #: The number of those that serve others, or may.
     serving: int
-    #: The rank of the one who goes first.
+    #: The rank of the listener that goes first.
     lowest: tuple[Standing, bool]
-    #: Each standing that somebody from a source has.
+    #: Each pair of a standing and a source that some listener has.
     known: Set[tuple[Standing, str]]
 
 
 class Ranking(Generic[K]):
-    """Gives the places of one who serves a show.
+    """Assigns the places of a node that serves a show.
 
-    While there is room everybody is let in. Then it is who does more for others than one who is here, and there is
-    one too many for a moment. Who only says that it does is on trial until it was measured, one at a time: so nobody
-    loses a place to mere words. Of those who do as much, the second one from the same source goes before all that are
-    alone: who serves nobody but the one who measures has a place for each of its IP addresses, not for each port.
+    While there is room everybody is admitted. After that, only a listener that does more for others than one who is
+    here, so that there is one too many for a moment. One that only claims to is on trial until it was measured, one
+    at a time, so that nobody loses a place to mere claims. Among equals, the second from the same source goes
+    before all that are alone: somebody who serves only the prober gets a place for each of its IP addresses, not
+    for each port.
     """
 
     def __init__(self, places: int, relays: Collection[PeerId] = ()) -> None:
@@ -96,7 +98,7 @@ class Ranking(Generic[K]):
         self._measured: BoundedDict[str, tuple[bool, float]] = BoundedDict(_MOST)
         self._failed: BoundedDict[str, tuple[int, float]] = BoundedDict(_MOST)
         self._peers = Counter[PeerId]()
-        #: What was found when all were looked at, and until when that is taken for right.
+        #: The result of the last check of all listeners, and until when it is used.
         self._survey = _Survey(0, _HIGHEST, frozenset()), -math.inf
         self._doubt_again = -math.inf
 
@@ -109,7 +111,7 @@ class Ranking(Generic[K]):
         self._peers[listener.peer] += 1
 
     def remove(self, key: K) -> None:
-        """Free the place of a listener. Nothing happens where it has none."""
+        """Free the place of a listener. Does nothing if it has none."""
         gone = self._here.pop(key, None)
         if gone is not None:
             self._peers[gone.peer] -= 1
@@ -117,7 +119,7 @@ class Ranking(Generic[K]):
                 del self._peers[gone.peer]
 
     def get_standing(self, listener: ShowListener, now: float) -> Standing:
-        """Return what a listener does for others, were this its only place."""
+        """Return what a listener does for others, if this were its only place."""
         if listener.peer in self._relays:
             return Standing.NAMED
         if not listener.addresses:
@@ -128,7 +130,7 @@ class Ranking(Generic[K]):
         return Standing.SERVES if serves else Standing.TAKES
 
     def list_standings(self, now: float) -> list[tuple[Standing, K]]:
-        """Return the standing of each who is here, in the order in which they came."""
+        """Return everybody's standing, in the order in which they connected."""
         seen, found = set[PeerId](), list[tuple[Standing, K]]()
         for key, each in self._here.items():
             found.append((Standing.AGAIN if each.peer in seen else self.get_standing(each, now), key))
@@ -136,19 +138,21 @@ class Ranking(Generic[K]):
         return found
 
     def count_serving(self, now: float) -> int:
-        """Return how many are here who serve others, or may; where very many are, as it was a second ago."""
+        """Return how many present listeners serve others, or may. With very many, the number may be a second
+        old."""
         return self._look_at_all(now).serving
 
     def list_doubted(self, now: float) -> list[K]:
-        """Return those here who say that they serve others, and weren't measured: somebody else wants their places.
-        Where very many are here, nobody for a second after that."""
+        """Return present listeners who say that they serve others and weren't measured, since somebody else wants
+        their places. With very many, return nobody for a second after that."""
         if len(self) > _COUNTED and now < self._doubt_again:
             return []
         self._doubt_again = now + _COUNT_AGAIN
         return [key for standing, key in self.list_standings(now) if standing is Standing.SAYS]
 
     def _look_at_all(self, now: float) -> _Survey:
-        """Return what all who are here do; where very many are, as it was a second ago: anybody may come and ask."""
+        """Return what all present listeners do. With very many, the result may be a second old, since anybody may
+        connect and ask."""
         found, until = self._survey
         if len(self) <= _COUNTED or now >= until:
             serving, lowest, known = 0, _HIGHEST, set[tuple[Standing, str]]()
@@ -161,7 +165,7 @@ class Ranking(Generic[K]):
         return found
 
     def _list_ranks(self, now: float) -> list[tuple[tuple[Standing, bool], K]]:
-        """Return the standing of each who is here, and whether nobody else from its source came with that before."""
+        """Return each listener's standing, and whether it was the first from its source with that standing."""
         seen, found = set[tuple[Standing, str]](), list[tuple[tuple[Standing, bool], K]]()
         for standing, key in self.list_standings(now):
             mine = standing, self._here[key].source
@@ -170,7 +174,7 @@ class Ranking(Generic[K]):
         return found
 
     def may_enter(self, listener: ShowListener, now: float) -> bool:
-        """Return True if a listener that comes is let in now."""
+        """Return True if a connecting listener is admitted now."""
         if len(self) != self.places or not self.places:
             return len(self) < self.places
         if listener.peer in self._peers:
@@ -184,12 +188,12 @@ class Ranking(Generic[K]):
         return here.lowest[0] < mine or (crowded and (Standing.SERVES, listener.source) not in here.known)
 
     def find_surplus(self, now: float) -> K | None:
-        """Return who has to go, of equals the one that came last; None while there is room, and while the one too
-        many is on trial."""
+        """Return who has to leave, of equals the last that connected; None while there is room, or while the one
+        too many is on trial."""
         if len(self) <= self.places:
             return None
         newest = self._here[next(reversed(self._here))]
-        if self.get_standing(newest, now) is Standing.SAYS:  # nobody is let in who has a place already
+        if self.get_standing(newest, now) is Standing.SAYS:  # nobody is admitted who already has a place
             return None
         return min(reversed(self._list_ranks(now)), key=lambda each: each[0])[1]
 

@@ -1,5 +1,4 @@
-"""Where a tree of listeners has room, as a value: a listener that is full sends newcomers to the nearest free
-places."""
+"""Where a tree of listeners has room, as a value: a full listener sends newcomers to the nearest free places."""
 
 from __future__ import annotations
 
@@ -11,29 +10,29 @@ from typing import Final
 
 from dtp.broadcast.messages import MAX_ADDRESSES, MAX_PATH, FreePlace
 
-#: How many places a newcomer is given first, to compare.
+#: The number of places that a newcomer is told first, to compare.
 COMPARED: Final = 3
-#: The nearest places are looked for among so many reports at a time.
+#: The most reports that are searched at a time for the nearest places.
 _LOOKED: Final = 64
 
 
 class Rooms:
-    """The free places that those below have told of.
+    """The free places that listeners below have reported.
 
-    Many may come before those below report again, so it is counted how many were sent where: nobody is sent to a
-    place that those before have filled, while there are others. Everybody who has reported has a turn, so whoever
-    invents places hides nobody else's.
+    Many may connect before those below report again, so it is counted how many were sent where: nobody is sent to a
+    place that is filled by then, while there are others. Each reporter has its turn, so that inventing places hides
+    nobody else's.
     """
 
     def __init__(self) -> None:
-        #: By who told of them; where very many have, those to whom somebody was sent go last.
+        #: By reporter; with very many, those to whom somebody was sent are last.
         self._told: dict[Hashable, tuple[FreePlace, ...]] = {}
         self._sent: Counter[str] = Counter()
-        #: All places and who told of them, the nearest first; None after a change.
+        #: All places and their reporters, nearest first; None after a change.
         self._ranked: list[tuple[Hashable, FreePlace]] | None = None
 
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
-        """Note the places that `who` reports, instead of those that it reported before."""
+        """Store the places that `who` reports, in place of its previous report."""
         self._forget_sent(who)
         told = tuple(replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH)
         if told:
@@ -43,7 +42,7 @@ class Rooms:
         self._ranked = None
 
     def forget_places(self, who: Hashable) -> None:
-        """Forget the places that were reported by `who`, which is gone."""
+        """Forget the places reported by `who`, which has left."""
         self._forget_sent(who)
         self._told.pop(who, None)
 
@@ -53,8 +52,8 @@ class Rooms:
             self._ranked = None
 
     def list_nearest(self, without: Hashable = None) -> list[FreePlace]:
-        """Return the nearest places of all but one, of each in turn, those first that have room for more than were
-        sent there. Where very many have told of some, those are looked at whose turn it is."""
+        """Return the nearest places of all reporters but one, of each in turn, first those with room for more than
+        were sent there. With very many reporters, those whose turn it is are searched."""
         if self._ranked is None:
             by_turns = [
                 (turn, who, each)
@@ -73,7 +72,7 @@ class Rooms:
         return self._is_filled(place), place.depth, self._sent[place.address]
 
     def choose_places(self) -> list[str]:
-        """Return where a listener that comes now is sent."""
+        """Return the addresses to which a listener that connects now is sent."""
         chosen = [each.address for each in self.list_nearest()]
         self._sent.update(chosen[:COMPARED])
         if len(self._told) > _LOOKED:

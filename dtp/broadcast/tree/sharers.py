@@ -1,4 +1,4 @@
-"""Where listeners say that they serve others, found without looking at all who listen: a value."""
+"""Where listeners say that they serve others, found without checking all listeners, as a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtp.identity import PeerId
 
 K = TypeVar("K", bound=Hashable)
 
-#: How many listeners are looked at for those that serve others, for whoever is told of some.
+#: The most listeners that are checked for those that serve others, each time somebody is told of some.
 _LOOKED: Final = 64
 
 
@@ -21,13 +21,13 @@ class Sharers(Generic[K]):
 
     def __init__(self) -> None:
         self._listeners: dict[K, ShowListener] = {}
-        #: Of those that serve anywhere, who are looked at first.
+        #: Those that serve anywhere, in the order in which they are checked.
         self._anywhere: dict[K, None] = {}
-        #: Of those that serve in their own network, by where they come from and by identity.
+        #: Those that serve in their own network, by source and by identity.
         self._nearby: defaultdict[str, dict[PeerId, set[K]]] = defaultdict(dict)
 
     def add(self, key: K, listener: ShowListener) -> None:
-        """Add one who listens, until `remove`."""
+        """Add a listener, until `remove`."""
         if listener.addresses or listener.nearby:
             self._listeners[key] = listener
         if listener.addresses:
@@ -36,7 +36,7 @@ class Sharers(Generic[K]):
             self._nearby[listener.source].setdefault(listener.peer, set()).add(key)
 
     def remove(self, key: K) -> None:
-        """Forget one who is gone. Nothing happens where it isn't here."""
+        """Remove a listener that has left. Does nothing if it isn't here."""
         listener = self._listeners.pop(key, None)
         self._anywhere.pop(key, None)
         if listener is None or not listener.nearby:
@@ -49,16 +49,16 @@ class Sharers(Generic[K]):
             del self._nearby[listener.source]
 
     def put_last(self, key: K) -> None:
-        """Look at this one behind all others: it was seen to serve nobody."""
+        """Move a listener behind all others, since it was seen to serve nobody."""
         if key in self._anywhere:
             self._anywhere[key] = self._anywhere.pop(key)
 
     def iter_listeners(self) -> Iterator[tuple[K, ShowListener]]:
-        """Yield the first of those that say where they serve others anywhere."""
+        """Yield the first of those that say that they serve anywhere."""
         return ((key, self._listeners[key]) for key in islice(self._anywhere, _LOOKED))
 
     def list_nearby(self, who: ShowListener, most: int) -> list[str]:
-        """Return the private addresses of others that come from where `who` does, of all in turn. Whether they serve
+        """Return private addresses of others from the same source as `who`, of all in turn. Whether they serve
         others can't be measured from here."""
         here = self._nearby.get(who.source, {})
         others = list(islice((each for each in here if each != who.peer), most))
@@ -67,6 +67,6 @@ class Sharers(Generic[K]):
             keys, before = here[peer], len(found)
             found += self._listeners[next(iter(keys))].nearby
             if before and len(found) > most:
-                break  # it comes first the next time, with all its addresses
+                break  # it is first the next time, with all its addresses
             here[peer] = here.pop(peer)
         return found[:most]

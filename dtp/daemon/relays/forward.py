@@ -328,7 +328,7 @@ class ForwardedUdp(Forwarded):
         *,
         clock: Clock = moment,
     ) -> None:
-        """The arguments are as for `Forwarded`; the pool's peer has to serve datagrams."""
+        """Take the arguments of `Forwarded`; the pool's peer has to serve datagrams."""
         super().__init__(config, pool, dynamic, no_room, patience, clock=clock)
         self._dropped = Dropped(config.name)
 
