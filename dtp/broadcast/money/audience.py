@@ -38,7 +38,7 @@ class Entry:
 
 
 class AudienceLine:
-    """Collects entries. Those that a moderator dismisses don't come back."""
+    """Collects what listeners ask and pay for. Entries that a moderator dismisses don't come back."""
 
     def __init__(self, identity: Identity | None = None, *, most: int = MOST) -> None:
         """`identity` is the producer's, to open what is sealed to it."""
