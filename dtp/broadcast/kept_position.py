@@ -1,4 +1,4 @@
-"""Where a producer's chain stands, on the disk: one file for a show, which one process writes at a time."""
+"""A producer's position in its chain, on disk: one file for each show, which one process writes at a time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dtp.identity.private import make_private_folder
 from dtp.locking import FileLock
 from dtp.replacing import remove_scratch, replace_file
 
-#: The suffix of a file that is there when the show is to be ended by the process that broadcasts it.
+#: The suffix of a file that asks the process which broadcasts the show to end it.
 _WISH = ".end"
 
 
 class KeptPosition:
-    """The file of one show in a folder, and the lock on it until `close`."""
+    """The file of one show in a folder, which is locked until `close`."""
 
     def __init__(self, folder: str | os.PathLike[str], show: bytes) -> None:
-        """Make the folder where it isn't there, and lock the show.
+        """Create the folder if necessary, and lock the show.
 
-        Raise `ShowBusy` where another process has it, `ConfigError` for a folder that can't be made or written.
+        Raise `ShowBusy` if another process has it, `ConfigError` for a folder that can't be made or written.
         """
         self.path = Path(folder) / f"{show.hex()}.show"
         self._lock = FileLock(self.path.with_suffix(".lock"))
@@ -48,7 +48,7 @@ class KeptPosition:
 
     @classmethod
     def ask_to_end(cls, folder: str | os.PathLike[str], show: bytes) -> bool:
-        """Ask the process that broadcasts a show from this folder to end it; False where none does.
+        """Ask the process that broadcasts a show from this folder to end it; return False if there is none.
 
         Raise `ConfigError` for a folder that can't be written.
         """
@@ -64,11 +64,11 @@ class KeptPosition:
 
     @property
     def end_wanted(self) -> bool:
-        """True once somebody has asked this process to end the show."""
+        """True once this process was asked to end the show."""
         return self.path.with_suffix(_WISH).exists()
 
     def load(self) -> tuple[Announcement, Position] | None:
-        """Return the announcement and how far the chain is, None for a new show. Raise `ConfigError`."""
+        """Return the announcement and the position in the chain; None for a new show. Raise `ConfigError`."""
         if not self.path.exists():
             return None
         try:
@@ -78,12 +78,12 @@ class KeptPosition:
             raise ConfigError(f"{self.path} can't be read: {fault}; begin a new show") from None
 
     def save(self, announcement: Announcement, position: Position) -> None:
-        """Keep them, before anybody sees the segment. Raise `ConfigError`."""
+        """Store both, before anybody sees the segment. Raise `ConfigError`."""
         try:
             replace_file(self.path, msgpack.packb([announcement.encoded, position.encode()]))
         except OSError as fault:
             raise ConfigError(f"can't write {self.path}: {fault.strerror}") from fault
 
     def close(self) -> None:
-        """Let another process have the show. Idempotent."""
+        """Release the show for other processes. Idempotent."""
         self._lock.release()

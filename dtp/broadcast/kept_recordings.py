@@ -1,4 +1,4 @@
-"""Finished shows by their hash: who keeps a recording serves it, and others fetch it from whoever has it.
+"""Finished shows by their hash: whoever has a recording serves it, and others fetch it from them.
 
 Format: docs/broadcast.md, "Recordings by hash".
 """
@@ -33,21 +33,22 @@ log = logging.getLogger("dtp.broadcast")
 
 #: The service that recordings are fetched from.
 RECORDINGS: Final = "recordings"
-#: Bytes of the largest recording that is fetched, by default: a week at 4 Mbit/s. A liar can't fill a larger disk.
+#: The default for the most bytes of a recording that is fetched: a week at 4 Mbit/s. A liar can't fill a larger
+#: disk.
 MOST: Final = 320 * 1024**3
-#: The hash of a recording, and the first byte that is wanted; the answer begins with the size of the whole.
+#: The hash of a recording, and the first byte that is wanted. The answer begins with the size of the whole.
 _ASKED: Final = Struct(">32sQ")
 _SIZE: Final = Struct(">Q")
 #: Bytes that are read and sent at once.
 _PART: Final = 256 * 1024
-#: Seconds to say what is wanted, and without a byte of what was asked for.
+#: Seconds to send the request, and without a byte of the answer.
 _PATIENCE: Final = 30.0
-#: Streams of one connection: who fetches needs one.
+#: The most streams of one connection; one is enough to fetch.
 _STREAMS: Final = 4
 
 
 class RecordingAbsent(CarrierError):
-    """Nobody gives the recording with this hash now. Trying again later may help."""
+    """Nobody has the recording with this hash now. Trying again later may help."""
 
     code: ClassVar[str] = "recording-absent"
 
@@ -56,11 +57,12 @@ class RecordingServer:
     """Serves recordings to whoever knows their hash. `serve_connection` is the handler of a service."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Read the files, to check them and to know their hashes.
+        """Read the files to check them, and to compute their hashes.
 
-        Raise `RecordingError` for one that is damaged or can't be read, `ShowMessageError` for one that isn't a show.
+        Raise `RecordingError` for one that is damaged or can't be read, `ShowMessageError` for one that isn't a
+        show.
         """
-        #: What is served, by its SHA-256.
+        #: The files that are served, by SHA-256.
         self.files: dict[bytes, Path] = {}
         for path in paths:
             with contextlib.closing(Recording(path)) as recording, open(path, "rb") as file:
@@ -105,14 +107,14 @@ class RecordingServer:
 
 
 async def places_in_dht(node: Node, digest: bytes) -> list[str]:
-    """Return addresses of those who say in the DHT that they have a recording. Raise as `Dht.providers` does."""
+    """Return addresses of peers that say in the DHT that they have a recording. Raise as `Dht.providers` does."""
     found = await node.dht.providers(digest)
     return [str(Address("dtp", peer=each.peer, service=RECORDINGS)) for each in found]
 
 
 def dial_found(node: Node, given: Collection[str]) -> Dial:
-    """Return what dials as `node` does: peers whose addresses weren't `given` as told by those who tell it where
-    these are, who may be anywhere in its DHT."""
+    """Return a function that dials as `node` does. Peers whose addresses weren't `given` are dialled as reported by
+    those who know where they are, who may be anywhere in the DHT."""
 
     def find_teller(address: str) -> Nearness | None:
         peer = Address.parse(address).peer
@@ -126,11 +128,11 @@ def dial_found(node: Node, given: Collection[str]) -> Dial:
 async def fetch_recording(
     digest: bytes, path: Path, places: Sequence[str], dial: Dial, *, most: int = MOST
 ) -> None:
-    """Fetch the recording with this SHA-256 into a new file, from the first of the places that has all of it.
+    """Fetch the recording with this SHA-256 into a new file, from the first of the addresses that has all of it.
 
-    Where one breaks off, the next goes on. When what came together has another hash, each is asked for all of it.
-    Until it is proven the file has `PART_SUFFIX` behind its name. Raise `RecordingAbsent`, and `RecordingError` where
-    the file is there already or can't be written.
+    If one breaks off, the next continues. If the parts together have another hash, each is asked for all of it.
+    Until it is verified, the file's name ends with `PART_SUFFIX`. Raise `RecordingAbsent`; and `RecordingError` if
+    the file already exists or can't be written.
     """
     if await asyncio.to_thread(path.exists):
         raise RecordingError(f"can't fetch to {path}: the file is there already")
@@ -152,7 +154,7 @@ async def fetch_recording(
 
 
 class _Part:
-    """What came so far, in a file, and its hash."""
+    """What has come so far, in a file, and its hash."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self.size = file, sha256(), 0
@@ -195,7 +197,7 @@ async def _fetch(digest: bytes, part: _Part, places: Sequence[str], dial: Dial, 
 
 
 async def _take(digest: bytes, part: _Part, place: str, dial: Dial, most: int) -> None:
-    """Take what is missing from one place; return where it has come to the end that it told."""
+    """Fetch what is missing from one address; return once its end was reached."""
     async with dial(place) as connection, await connection.open_stream() as stream:
         stream.write(_ASKED.pack(digest, part.size))
         stream.write_eof()

@@ -1,4 +1,4 @@
-"""What goes between who sends a show and who listens, on a stream of a connection: frames as values. No IO.
+"""Messages between the sender of a show and a listener, on a stream of a connection: frames as values. No IO.
 
 Source: docs/broadcast.md, "Between neighbours".
 """
@@ -23,12 +23,13 @@ from dtp.packing import pack, unpack
 VERSION: Final = 1
 MAX_ADDRESSES: Final = 16
 MAX_ADDRESS: Final = 256
-#: Relays between the producer and a listener; a tree of 4 has a million listeners at 10.
+#: The most relays between the producer and a listener. A tree with four branches each has a million listeners at
+#: depth 10.
 MAX_PATH: Final = 32
-#: Accounts that one listener speaks for, and keys that it is given at once.
+#: The most accounts that one listener speaks for, and keys that it is given at once.
 MAX_CLAIMS: Final = 8
 MAX_KEYS: Final = 16
-#: Kind and bytes of the body.
+#: The kind, and the number of bytes of the body.
 HEAD: Final = Struct(">BI")
 _PIECE: Final = Struct(">QI")
 _RANGE: Final = Struct(">QQ")
@@ -36,7 +37,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 
 class FrameKind(IntEnum):
-    """What a frame is."""
+    """The kind of a frame."""
 
     HELLO = 1
     ANNOUNCEMENT = 2
@@ -52,7 +53,7 @@ class FrameKind(IntEnum):
     ROOM = 12
 
 
-#: The largest body of each kind.
+#: The most bytes of each kind's body.
 LARGEST: Final = {
     FrameKind.HELLO: 8192,
     FrameKind.ANNOUNCEMENT: 1024,
@@ -71,9 +72,9 @@ LARGEST: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The listener's first word. `start` is the first segment that it wants, None for what is live; `back_ms` is how
-    long before the newest one that begins. With `count` it wants so many and no more, and with `heads` only their
-    manifests. `addresses` are where it serves others itself."""
+    """The listener's first message. `start` is the first segment that it wants, None for live; `back_ms` is how
+    long before the newest segment to begin. With `count` it wants only that many, and with `heads` only their
+    manifests. `addresses` are those at which it serves others itself."""
 
     start: int | None = None
     back_ms: int = 0
@@ -84,7 +85,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The announcement of the stream; before all segments."""
+    """The announcement of the stream, sent before all segments."""
 
     data: bytes
 
@@ -107,9 +108,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class SenderState:
-    """How the sender stands. `path` are those through whom it hears the show, the producer first and itself last, or
-    without the producer where it isn't heard; `others` serve the show too; `room` says whether it takes one more
-    listener. Comes at least once a second."""
+    """The sender's state. `path` are the peers through which it hears the show, from the producer to itself,
+    without the producer if that isn't heard; `others` also serve the show; `room` is True if it accepts another
+    listener. Sent at least once a second."""
 
     path: tuple[PeerId, ...]
     others: tuple[str, ...]
@@ -118,7 +119,7 @@ class SenderState:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """The sender takes no more listeners; `others` may."""
+    """The sender accepts no more listeners; `others` may."""
 
     others: tuple[str, ...]
 
@@ -132,7 +133,7 @@ class ForkProof:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The sender hasn't these segments, both included, and won't have them."""
+    """The sender doesn't have these segments, first and last included, and won't get them."""
 
     first: int
     last: int
@@ -140,7 +141,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class FreePlace:
-    """A place in the tree that takes listeners: its address, how many, and how many steps it is below who says so."""
+    """A place in the tree that accepts listeners: its address, how many, and how many steps it is below the
+    reporter."""
 
     address: str
     free: int
@@ -149,15 +151,15 @@ class FreePlace:
 
 @dataclass(frozen=True, slots=True)
 class RoomReport:
-    """A listener tells who sends to it where there is room for others, at itself and below, the nearest first."""
+    """A listener tells its sender where there is room for others, at itself and below, nearest first."""
 
     places: tuple[FreePlace, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """A listener asks for the keys of a sealed show. `claims` are of accounts with tickets. Who buys a key says of
-    which `epoch`."""
+    """A listener asks for the keys of a sealed show. `claims` are of accounts with tickets. A buyer of a key says
+    for which `epoch`."""
 
     claims: tuple[SeatClaim, ...] = ()
     epoch: int = 0
@@ -172,7 +174,7 @@ class KeysGiven:
 
 @dataclass(frozen=True, slots=True)
 class KeyRefused:
-    """There is no key for who asks. `at` is where keys are sold, "" where they aren't."""
+    """There is no key for this listener. `at` is where keys are sold, "" if they aren't."""
 
     why: Refusal
     at: str = ""
@@ -195,7 +197,7 @@ Message = (
 
 
 def build(message: Message) -> bytes:
-    """Return a message as a frame. Addresses beyond the bounds are left out."""
+    """Return a message as a frame. Addresses beyond the limit are left out."""
     match message:
         case Piece(number, index, data):
             head = HEAD.pack(FrameKind.PIECE, _PIECE.size + len(data))

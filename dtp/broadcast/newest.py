@@ -1,4 +1,4 @@
-"""Which stream of a show counts, where there are several: a value."""
+"""Which stream of a show counts if there are several, as a value."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dtp.broadcast.format import Announcement
 from dtp.broadcast.parents import Parents
 from dtp.identity import PeerId
 
-#: Shows of which the newest stream is remembered.
+#: The most shows whose newest stream is remembered.
 MOST: Final = 64
-#: Milliseconds by which an announcement may be ahead of the clock here. One that is further ahead was made by a wrong
-#: clock: whoever sent it again would have that stream count for years.
+#: Milliseconds by which an announcement may be ahead of the local clock. One further ahead comes from a wrong
+#: clock: whoever sent it again would make that stream count for years.
 _AHEAD: Final = 86_400_000
-#: Stands for an address where a producer publishes in a topic.
+#: Stands for the address when a producer publishes in a topic.
 _TOPIC: Final = ""
 
 
@@ -26,9 +26,9 @@ def _now_ms() -> int:
 
 
 class NewestStreams:
-    """The stream counts that its producer itself has, where it was asked; of those of several devices, and where it
-    wasn't asked, the one that was announced last. One that was announced in the future counts only where no other one
-    is known."""
+    """Of several streams, the one counts that the producer itself has, if it was asked. Of those of several
+    devices, or if it wasn't asked, the one announced last counts. One that was announced in the future only counts
+    if no other is known."""
 
     def __init__(self, now_ms: Callable[[], int] = _now_ms) -> None:
         self._now_ms = now_ms
@@ -38,26 +38,26 @@ class NewestStreams:
         self._own: dict[str, Announcement] = {}
 
     def note_announced(self, announcement: Announcement) -> None:
-        """Note that somebody has a stream of a show."""
+        """Note that a peer has a stream of a show."""
         show = announcement.producer.key, announcement.show
         if show in self._newest or len(self._newest) < MOST:
             known = self._newest.get(show, announcement.time_ms)
             self._newest[show] = max(known, announcement.time_ms, key=self._rank_by_time)
 
     def note_own(self, announcement: Announcement, address: str) -> None:
-        """Note that its producer itself has this stream, at an address where it has proven its key. What it had there
-        before doesn't count any more, whatever its clock says."""
+        """Note that the producer itself has this stream, at an address where it has proven its key. Its earlier
+        stream there no longer counts, whatever its clock says."""
         self._own[address] = announcement
 
     def note_published(self, announcement: Announcement) -> None:
-        """Note that its producer has published this stream in a topic: who sends older messages of it again changes
-        nothing."""
+        """Note that the producer has published this stream in a topic. Somebody who sends its older messages again
+        changes nothing."""
         known = self._own.get(_TOPIC)
         if known is None or self._rank_by_time(known.time_ms) < self._rank_by_time(announcement.time_ms):
             self._own[_TOPIC] = announcement
 
     def has_newer(self, announcement: Announcement) -> bool:
-        """Return whether another stream counts, and not this one."""
+        """Return True if another stream counts rather than this one."""
         own = [each for each in self._own.values() if each.producer == announcement.producer]
         if own:
             counts = max(own, key=lambda each: self._rank_by_time(each.time_ms))
@@ -70,23 +70,23 @@ class NewestStreams:
 
 
 class ShowStreams:
-    """The streams of the show that is listened to, by the announcements of those who have it.
+    """The streams of the wanted show, by the announcements of those who have it.
 
-    An address "" stands for the show's topic.
+    The address "" stands for the show's topic.
     """
 
     def __init__(self, parents: Parents, producer: PeerId | None, show: bytes | None) -> None:
-        """`producer` and `show` are what an announcement must name, as far as they are given."""
+        """`producer` and `show` are what an announcement has to name, if they are given."""
         self._parents, self._producer, self._show = parents, producer, show
         self._newest = NewestStreams()
-        #: Those that have said which stream they have, as far as they were given.
+        #: Given addresses that have said which stream they have.
         self._said = set[str]()
-        #: What the neighbour has announced, which is held once its next message comes.
+        #: The announcement of the current neighbour, which counts once its next message comes.
         self.announced: Announcement | None = None
 
     @property
     def unasked(self) -> list[str]:
-        """Those that were given, and haven't said yet which stream they have."""
+        """Given addresses that haven't said yet which stream they have."""
         return [each for each in self._parents.given if each not in self._said]
 
     def accept_announcement(self, data: bytes, address: str, peer: PeerId, held: Announcement | None) -> None:
@@ -102,13 +102,13 @@ class ShowStreams:
         self.announced = announcement
 
     def note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
-        """Note the stream of somebody who isn't heard, and return it if it is of this show."""
+        """Note the stream of a neighbour that isn't used, and return it if it is of this show."""
         with contextlib.suppress(SegmentError):
             return self._check_announcement(data, address, peer)
         return None
 
     def _check_announcement(self, data: bytes, address: str, peer: PeerId) -> Announcement:
-        """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
+        """Return the announcement of a wanted show after noting it. Raise `SegmentError`."""
         announcement = Announcement.decode(data)
         if self._producer is not None and announcement.producer != self._producer:
             raise SegmentForeign(
@@ -123,9 +123,10 @@ class ShowStreams:
         return announcement
 
     def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
-        """Note that `peer` has this stream. If it is the producer, at an address that was given, that is the show."""
+        """Note that `peer` has this stream. If it is the producer, at a given address, that decides which show is
+        wanted."""
         self._newest.note_announced(announcement)
-        if address == _TOPIC:  # its author is the producer, and anybody sends it again
+        if address == _TOPIC:  # its author is the producer, though anybody may send it again
             self._newest.note_published(announcement)
         elif self._parents.is_given(address):
             self._said.add(address)
@@ -133,7 +134,7 @@ class ShowStreams:
                 self._newest.note_own(announcement, address)
 
     def check_replaced(self, held: Announcement | None) -> None:
-        """Raise `ShowReplaced` where another stream counts than the one that is held."""
+        """Raise `ShowReplaced` if another stream than the held one counts."""
         if held is not None and self._newest.has_newer(held):
             raise ShowReplaced(
                 "this is an older stream: the producer has begun the show anew since. Listen again, at the "

@@ -16,9 +16,9 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Handler
 from dtp.node.node import ANYWHERE, Node, NodeLimits
 
-#: The service that a show is by default.
+#: The default name of a show's service.
 SERVICE: Final = "show"
-#: Seconds that a place has to answer whether it is there.
+#: Seconds for an address to answer whether its node is there.
 _ANSWER: Final = 5.0
 
 
@@ -27,10 +27,10 @@ class ShowNode(Protocol):
 
     @property
     def addresses(self) -> Sequence[Address]:
-        """Where others reach it."""
+        """The addresses at which others reach it."""
 
     def connect(self, address: str) -> AbstractAsyncContextManager[Connection]:
-        """Connect to a service of another one."""
+        """Connect to a service of another node."""
 
     async def __aenter__(self) -> object: ...
 
@@ -38,19 +38,19 @@ class ShowNode(Protocol):
 
 
 class ShowPlace(Protocol):
-    """Where a producer or a listener stands: a `Place`."""
+    """Where a producer or a listener serves from, such as a `Place`."""
 
     @property
     def listen(self) -> Sequence[str]:
-        """Where it serves others; empty for who serves nobody."""
+        """The addresses or URLs at which it serves others; empty for one that serves nobody."""
 
     def node(self, identity: Identity, services: Mapping[str, Handler]) -> ShowNode:
-        """Return what serves these services there."""
+        """Return a node that serves these services there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where somebody stands among nodes: the arguments of `Node`. With no `listen` it serves nobody."""
+    """The arguments of the `Node` that serves a show. Without `listen` it serves nobody."""
 
     listen: Sequence[str] = (ANYWHERE,)
     discover: Collection[str] = ()
@@ -58,7 +58,7 @@ class Place:
     private: bytes | str | None = None
 
     def node(self, identity: Identity, services: Mapping[str, Handler]) -> Node:
-        """Return a node here that serves a show, and notices within seconds who is gone."""
+        """Return a node that serves a show, and notices within seconds when a peer is gone."""
         return Node(
             identity=identity,
             listen=self.listen or None,
@@ -71,12 +71,12 @@ class Place:
 
 
 def addresses_of(node: ShowNode, service: str) -> tuple[str, ...]:
-    """Return where others reach a service of a node, as text."""
+    """Return the addresses of a node's service, as strings."""
     return tuple(str(each.with_service(service)) for each in node.addresses)
 
 
 async def is_heard_at(address: str) -> bool:
-    """Return whether the node of an address, such as a producer, is there."""
+    """Return True if the node of an address, such as a producer, is there."""
     try:
         async with (
             asyncio.timeout(_ANSWER),
