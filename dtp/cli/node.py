@@ -38,9 +38,9 @@ from dtp.session.codes import CloseCode
 if TYPE_CHECKING:
     from rich.console import Group
 
-#: Peers that a terminal has room for.
+#: The most peers that are shown on a terminal.
 _ROWS = 20
-#: Seconds between two looks at the terminal.
+#: Seconds between two updates of the terminal.
 _REFRESH = 1.0
 
 
@@ -122,7 +122,7 @@ def node(
 
 
 def _handlers(services: list[NamedService]) -> dict[str, Handler]:
-    """Return what the listener calls for each name; for any name where a service has names below its own."""
+    """Return the handler for each service name; or one for any name, if a service has names below its own."""
     if not services:
         return {}
     directory = ServiceDirectory(services)
@@ -158,13 +158,13 @@ async def _stay(node: Node, services: list[NamedService], until_eof: bool) -> No
 
 
 class _Shown:
-    """What a person or a program sees: a table that is drawn again, or a line for each thing that happens."""
+    """What a person or a program sees: a table that is redrawn, or a line for each event."""
 
     def __init__(self, node: Node, began: float, live: object) -> None:
         self._node, self._began, self._live = node, began, live
 
     def __bool__(self) -> bool:
-        """True where it has to be drawn again and again."""
+        """True if it has to be redrawn repeatedly."""
         return self._live is not None
 
     def __call__(self) -> None:
@@ -174,7 +174,7 @@ class _Shown:
 
 @contextlib.contextmanager
 def shown(node: Node, began: float) -> Iterator[_Shown]:
-    """Show on a terminal, or say line by line, whom a node finds and is linked to, within a `with` statement."""
+    """Show on a terminal, or print line by line, whom a node finds and is linked to, within a `with` statement."""
     if sys.stdout.isatty() and not wants_json():  # rich, which draws, takes 3 MB
         from rich.live import Live
 
@@ -210,7 +210,7 @@ def _tell_peer(record: PeerRecord) -> None:
 
 
 def node_screen(node: Node, began: float) -> Group:
-    """Return what a person sees of a node that began at that time (`time.monotonic`)."""
+    """Return what a person sees of a node that started at that time (`time.monotonic`)."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -240,7 +240,7 @@ def node_screen(node: Node, began: float) -> Group:
         )
     said = {each.record.peer for each in known}
     unsaid = [link for link in node.links if link.peer not in said]
-    for link in unsaid[: max(0, _ROWS - len(known))]:  # linked, and says not where it is: nobody can dial it
+    for link in unsaid[: max(0, _ROWS - len(known))]:  # linked peers without addresses, which nobody can dial
         table.add_row(link.peer.short, "to" if link.outgoing else "from", "", "", link.source)
     if not known and not unsaid:
         return Group(

@@ -24,7 +24,7 @@ from dtp.peers.links import NODE_SERVICE
 from dtp.peers.nearby import book_path
 from dtp.peers.private import PrivateNetwork, read_key_file
 
-#: Where what is known of a peer comes from that may be far away: its own networks mean nothing here.
+#: Sources of peers that may be far away, whose private networks mean nothing here.
 _AFAR: Final = ("dht", "cache")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -112,7 +112,7 @@ def _fields(known: Known, began: float) -> dict[str, Any]:
 
 
 def _print_peers(found: list[Known]) -> None:
-    """Print a line for each: who it is, which services it names, where it is."""
+    """Print a line for each peer: its identity, its announced services, and its addresses."""
     rows = [
         (each.record, " ".join(name for name in each.record.services if name != NODE_SERVICE) or "-")
         for each in sorted(found, key=lambda known: known.record.peer)
@@ -180,7 +180,7 @@ async def _find(
 
 
 async def _find_on_lan(peer: PeerId, network: PrivateNetwork | None) -> tuple[Known | None, str]:
-    """Return the peer, if it answers, and what may be wrong with the clocks."""
+    """Return the peer if it answers, and a hint if clocks may be wrong."""
     book = PeerBook()
     async with Lan(book, network=network) as lan:
         with _spinner(f"looking for {peer.short} on the LAN"):
@@ -193,7 +193,7 @@ async def _find_in_dht(
 ) -> Known | None:
     from dtp.peers.dht import Dht
 
-    # Under a name of this run only: who is asked need not know who asks.
+    # A temporary identity, so that those who are asked don't learn who asks.
     async with Dht(Identity.generate(), client=True, bootstrap=bootstrap, network=network) as dht:
         with _spinner(f"looking for {peer.short} in the DHT"):
             record = await dht.find(peer)
@@ -202,7 +202,7 @@ async def _find_in_dht(
 
 @contextlib.contextmanager
 def _spinner(words: str) -> Iterator[None]:
-    """Say at a terminal what is waited for."""
+    """Show on a terminal what is being waited for."""
     if not sys.stderr.isatty() or wants_json():
         yield
         return

@@ -36,8 +36,8 @@ def post() -> None:
 
 
 async def read_fee(chain: ChainClient, host: str, service: str, text: str | None) -> int | None:
-    """Return what `--fee` says, in the smallest unit of the service's coin: as many units as an amount of SUI has may
-    be a fortune. Raise `ProgramError` for an amount of SUI where it takes another coin."""
+    """Return the value of `--fee` in the smallest unit of the service's coin: as many units as an amount of SUI has
+    may be a fortune. Raise `ProgramError` for an amount of SUI if the service is paid in another coin."""
     from dtp.chain.host_state import read_host
     from dtp.chain.wallet import parse_amount
 
@@ -137,7 +137,7 @@ def answer(
 
 
 async def _find_place(chain: ChainClient, account: str) -> tuple[str, str, tuple[bytes, ...]]:
-    """Return the host and service where an account takes messages, and the keys of its devices there."""
+    """Return the host and service at which an account takes messages, and the keys of its devices there."""
     from dtp.identity.card import parse_account
     from dtp.messaging.person.posts import POST_SERVICE, find_post_place
 
@@ -152,7 +152,7 @@ def _host(address: Address) -> str:
 
 
 def load_identity(path: Path | None, account: WalletOptions) -> Identity:
-    """Return the identity of `identity_option`; its passphrase is where the wallet's is."""
+    """Return the identity of `identity_option`, whose passphrase is where the wallet's is."""
     return IdentitySource(path or config.identity_path(), account.passphrase_file).load_identity()
 
 

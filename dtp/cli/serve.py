@@ -21,7 +21,7 @@ from dtp.peers.nearby import answering, wants_lan
 from dtp.session.codes import CloseCode
 from dtp.tasks import start_task
 
-#: Connections may finish for so long when the server is asked to end, seconds.
+#: Seconds for connections to finish when the server is asked to end.
 _GRACE = 2.0
 
 
@@ -99,8 +99,8 @@ async def serve_services(
     listening: Listening,
     announce: bool | None,
 ) -> None:
-    """Serve until SIGTERM. `announce` says what the LAN is told: everything, only what is asked for, or with None
-    nothing."""
+    """Serve until SIGTERM. `announce` says what the LAN is told: True for everything, False to only answer those
+    who ask for the identity, None for nothing."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if listening.until_eof:
@@ -147,9 +147,10 @@ async def serve_services(
 
 @contextlib.asynccontextmanager
 async def _looking(services: list[NamedService], maker: str | None, sale: Sale) -> AsyncIterator[None]:
-    """Look beside whether `maker` sells what is given away: a chain that is away must not keep anybody waiting.
+    """Check in the background whether `maker` sells what is given away for free: an unavailable chain must not
+    delay anybody.
 
-    At an end in order it is waited for, a few seconds at most, or who serves for a moment would never hear it.
+    At a regular end it is awaited for a few seconds, or somebody who serves only briefly would never be told.
     """
     if maker is None:
         yield

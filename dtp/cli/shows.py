@@ -79,11 +79,11 @@ if TYPE_CHECKING:
     from dtp.gossip.engines.bridge import Engine
 
 
-#: Seconds between two looks at the chain whether it says where a show is heard.
+#: Seconds between two reads of the chain for where a show is heard.
 _LOOK = 2.0
-#: Hours that clocks may differ before it is said that something was sent long ago.
+#: Hours by which clocks may differ before it is reported that something was sent long ago.
 _OLD = 1.5
-#: Seconds after which it is said again why a show isn't heard.
+#: Seconds after which the reason why a show isn't heard is printed again.
 _SAY_WHY = 5.0
 _OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
 
@@ -259,7 +259,7 @@ async def _beside(
     listen: Sequence[str],
     chain: ChainClient | None,
 ) -> AsyncIterator[None]:
-    """Have the page of a show, and its keys sold, for as long as it is on air."""
+    """Serve the page of a show, and sell its keys, while it is on air."""
     async with page, sealing.sell_keys(on_air, chain, listen):
         yield
 
@@ -284,7 +284,7 @@ async def _broadcast(
                     await on_air.end()
                     await on_air.wait_drained()
             _raise_recording_fault(recorder)
-    finally:  # also when it is ended by Ctrl-C, as most are
+    finally:  # also after Ctrl-C, which is how most shows end
         tell_costs(on_air)
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
@@ -292,10 +292,10 @@ async def _broadcast(
 
 @contextlib.contextmanager
 def _recording(path: Path | None, announcement: Announcement) -> Iterator[Recorder | None]:
-    """Give a recorder if a path is given, and say at the end what the recording is called.
+    """Yield a recorder if a path is given, and print at the end what the recording is called.
 
-    Raise `RecordingError` at the beginning if it can't be made. If it can't be written any more later, that is said
-    at once, and the show goes on: call `_raise_recording_fault` at its end.
+    Raise `RecordingError` at the beginning if it can't be created. If it can't be written any more later, that is
+    printed at once, and the show goes on: call `_raise_recording_fault` at its end.
     """
     if path is None:
         yield None
@@ -403,7 +403,7 @@ def listen(
     if of_chain:
         show_id, producer, addresses, teller = _of_the_chain(account, addresses[0], give_up, lan)
     me = owner = identity.load_or_make()
-    if me.id == (producer or Address.parse(addresses[0]).peer):  # nobody hears a show through itself
+    if me.id == (producer or Address.parse(addresses[0]).peer):  # nobody can hear a show through itself
         me = Identity.generate()
         print_line({"event": "identity", "listener": str(me.id)}, _OWN_SHOW, err=True)
     stream = lambda: listen_to(  # noqa: E731  # within the loop
@@ -430,17 +430,18 @@ def listen(
     follow = None if not of_chain else (lambda each: _follow_hint(each, account, of_chain))
     try:
         run(_listen(stream, record, gateway, money, follow, _Age(None if start is not None else back)))
-    except BrokenPipeError:  # who reads our output has enough
+    except BrokenPipeError:  # the reader of our output has enough
         discard_output()
 
 
 def _of_the_chain(
     account: WalletOptions, id: str, patience: float, lan: bool
 ) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
-    """Return a show's id, its producer, where the chain says that it is heard, and how near they are who say so; wait
-    until it says so.
+    """Return a show's id, its producer, where the chain says that it is heard, and how near those are who say so.
+    Wait until the chain says it.
 
-    Raise `ShowUnreachable` after `patience` seconds, and `AddressError` for a place that nobody dials as told.
+    Raise `ShowUnreachable` after `patience` seconds, and `AddressError` for an address that is never dialled when
+    told.
     """
 
     async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
@@ -471,13 +472,13 @@ def _of_the_chain(
 
 
 async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
-    """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
+    """While a show isn't heard, check whether the chain now says that it is heard elsewhere."""
     from dtp.broadcast.money.shows import read_show
 
     while True:
         await asyncio.sleep(_LOOK)
         if not stream.is_heard:
-            # The chain may be away, or say no address: the next look may be better.
+            # The chain may be unavailable, or have no address: the next read may succeed.
             with contextlib.suppress(DtpError):
                 async with account.make_client(signing=False) as chain:
                     hint = (await read_show(chain, id)).show.hint.decode(errors="replace")
@@ -492,7 +493,7 @@ async def _listen(
     follow: Callable[[ShowStream], Coroutine[Any, Any, None]] | None,
     age: _Age,
 ) -> None:
-    """Write what is heard to standard output; or serve it to browsers, until this is ended from outside."""
+    """Write what is heard to standard output; or serve it to browsers until this is ended from outside."""
     async with make() as stream, contextlib.AsyncExitStack() as stack:
         if follow is not None:
             following = SupervisedTask(lambda: follow(stream), name="dtp-show-hint")
@@ -513,12 +514,12 @@ async def _listen(
                     await _hear(each, quiet=place is not None)
                     if recorder is not None:
                         recorder.add(each.segment, each.carried)
-            await stream.wait_drained()  # who listens here may have more than the recording
+            await stream.wait_drained()  # listeners of this process may have received more than the recording
         _raise_recording_fault(recorder)
 
 
 async def _announced(stream: ShowStream) -> Announcement:
-    """Wait for the show, and say every few seconds why it isn't heard."""
+    """Wait for the show, and print every few seconds why it isn't heard."""
     waiting = start_task(stream.announcement(), name="dtp-show-announcement")
     try:
         while not (await asyncio.wait({waiting}, timeout=_SAY_WHY))[0]:
@@ -530,14 +531,14 @@ async def _announced(stream: ShowStream) -> Announcement:
 
 
 class _Age:
-    """Says once that what is heard as live was sent long ago: anybody can send a show again that has been."""
+    """Reports once that what is heard as live was sent long ago, since anybody can send an old show again."""
 
     def __init__(self, back: float | None) -> None:
-        """`back` is how many seconds before what is live was asked for; None where it was a number."""
+        """`back` is how many seconds behind live was asked for; None if it was a segment number."""
         self._back = back
 
     def look(self, each: HeardSegment) -> None:
-        """Look at the first segment that shows something."""
+        """Check the first segment that has something to play."""
         if self._back is None or each.is_init or not each.segment.size:
             return
         hours = (time.time() - each.segment.time_ms / 1000 - self._back) / 3600

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from dtp.broadcast.money.watching import ShowWatcher
     from dtp.chain import ChainClient
 
-#: Seconds for which a page is told why nothing more comes, before it is gone: it asks twice a second.
+#: Seconds for which a page is told why nothing more comes, before the server ends; pages ask twice a second.
 _TOLD: Final = 3.0
 
 
 def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
-    """Return the host and the port of `HOST:PORT`, None where nothing was given."""
+    """Return the host and port of `HOST:PORT`; None if nothing was given."""
     if text is None:
         return None
     host, colon, port = text.rpartition(":")
@@ -36,7 +36,7 @@ def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) ->
 
 @asynccontextmanager
 async def watching(account: WalletOptions, show: str) -> AsyncIterator[ShowWatcher]:
-    """Follow a show on the chain, for whoever listens: nothing is signed."""
+    """Follow a show on the chain for a listener. Nothing is signed."""
     from dtp.broadcast.money.watching import ShowWatcher
 
     async with account.make_client(signing=False) as chain, ShowWatcher(chain, show) as watcher:

@@ -14,12 +14,12 @@ from dtp.broadcast.cutting import Cutter
 from dtp.broadcast.source import READ, Source
 from dtp.cli.cat import InputError
 
-#: How often standard input is read before that is taken.
+#: The most reads of standard input that are buffered.
 _AHEAD = 4
 
 
 def source_of(cutter: Callable[[], Cutter], command: str | None) -> Source:
-    """Return the source of a show. Raise `InputError` for a command that can't be meant."""
+    """Return the source of a show. Raise `InputError` for a command that can't be parsed."""
     if not command:
         return Source(cutter, read=_Stdin().read)
     try:
@@ -29,14 +29,14 @@ def source_of(cutter: Callable[[], Cutter], command: str | None) -> Source:
 
 
 class _Stdin:
-    """Standard input. A daemon thread reads it, a little ahead: a read that blocks can't be interrupted."""
+    """Standard input, read slightly ahead by a daemon thread, since a blocking read can't be interrupted."""
 
     def __init__(self) -> None:
         self._read: asyncio.Queue[bytes | OSError] = asyncio.Queue(_AHEAD)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def read(self) -> bytes:
-        """Return what comes next, b"" at the end. Raise `InputError`."""
+        """Return the next bytes, or b"" at the end. Raise `InputError`."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             threading.Thread(target=self._read_lines, name="dtp-stdin", daemon=True).start()

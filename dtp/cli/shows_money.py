@@ -57,7 +57,7 @@ _MS_OF = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 8
 
 
 def _span(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    """Return a time in ms: `30s` -> 30,000."""
+    """Return a duration in ms: `30s` -> 30,000."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(ms|s|min|m|h|d)", text)
@@ -255,7 +255,7 @@ def give(show_id: str, recipient: str, ticket: str | None, account: WalletOption
 
 
 def _remember(chain: ChainClient, show: str, share: str) -> None:
-    """Keep a share for `dtp show listen`, which names it. It is bought also where that can't be written."""
+    """Store a share for `dtp show listen`, which names it. If that fails it is bought all the same."""
     from dtp.broadcast.money.bought import bought_here
 
     try:
@@ -268,7 +268,7 @@ def _remember(chain: ChainClient, show: str, share: str) -> None:
 def _forget(chain: ChainClient, show: str, shares: Iterable[str]) -> None:
     from dtp.broadcast.money.bought import bought_here
 
-    with contextlib.suppress(ConfigError):  # they are gone from the account anyhow
+    with contextlib.suppress(ConfigError):  # they are no longer in the account anyway
         for each in shares:
             bought_here(show).remove_ticket(chain.address, each)
 
@@ -535,7 +535,7 @@ def dismiss(show_id: str, numbers: tuple[int, ...], account: WalletOptions) -> N
         return (await shows.read_show(chain, show_id)).show.asked
 
     asked = account.run_connected(work, signing=False)
-    if max(numbers) >= asked:  # else what comes under that number later would never be seen
+    if max(numbers) >= asked:  # otherwise a later entry with that number would never be seen
         raise click.BadParameter(
             f"{max(numbers)} isn't the number of an entry: there are {asked} up to now, from 0 on",
             param_hint="NUMBER",
@@ -547,7 +547,7 @@ def dismiss(show_id: str, numbers: tuple[int, ...], account: WalletOptions) -> N
 
 
 def status_rows(record: dict[str, Any]) -> dict[str, str]:
-    """Return how a show stands, in words, from what `dtp show status --json` prints."""
+    """Return a show's state in words, from what `dtp show status --json` prints."""
     from dtp.broadcast.money.air import Air
     from dtp.pay.client.budget import span
 
@@ -593,7 +593,7 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
     return rows
 
 
-#: What of a show's record are sums of its coin.
+#: The fields of a show's record that are amounts in its coin.
 _SUMS = ("rate", "start_pot", "ticket_price", "pot", "earned", "next_slot", "released", "returned", "tipped")
 _KINDS = ("tip", "request", "question")
 
@@ -616,14 +616,14 @@ def _print_entry(entry: Entry, coin: str) -> None:
 
 
 def tell_air(on_air: Broadcast, air: Air) -> None:
-    """Say how a show of the chain stands for its producer."""
+    """Print the state of a show on the chain for its producer."""
     if on_air.keeper is not None:
         record = {"event": "air", "air": str(air), "next_slot": on_air.next_slot}
         print_line(record, f"-- {air}", err=True)
 
 
 def tell_costs(on_air: Broadcast) -> None:
-    """Say what the chain has brought to the producer of a show, and what it took."""
+    """Print what a show has earned on the chain, and what that cost."""
     keeper = on_air.keeper
     if keeper is None or not ((found := keeper.takings).released or found.gas):
         return

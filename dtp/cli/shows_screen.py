@@ -1,4 +1,4 @@
-"""`dtp show watch` in a terminal: how a show stands and its audience line, sorted, kept up to date."""
+"""`dtp show watch` in a terminal: the state of a show and its sorted audience line, kept up to date."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.identity import Identity
 
-#: Seconds between two looks.
+#: Seconds between two updates.
 _REFRESH = 0.5
-#: Lines of a screen that aren't entries of the audience line: how the show stands, and what is left out.
+#: Lines of the screen that aren't entries of the audience line: the state of the show, and the number of entries
+#: left out.
 _BESIDE = 6
 
 
 def screen(page: Mapping[str, Any], lines: int) -> Group:
-    """Return what a terminal of so many lines shows of a page (`ShowWatcher.make_page`)."""
+    """Return what a terminal with this many lines shows of a page (`ShowWatcher.make_page`)."""
     head = [f"next slot {page['next_slot']}", f"paid {page['paid']}", f"tips {page['tips']}"]
     if page["tickets"]:
         head.insert(0, f"{page['tickets']['held']} tickets held of {page['tickets']['wanted']} needed")
@@ -53,7 +54,7 @@ def screen(page: Mapping[str, Any], lines: int) -> Group:
 
 
 async def show_live(chain: ChainClient, show: str, identity: Identity) -> None:
-    """Show it until this is interrupted; `identity` reads what is sealed to it."""
+    """Show it until this is interrupted. `identity` opens what is sealed to it."""
     from dtp.broadcast.money.watching import ShowWatcher, dismissed_of
 
     console = Console()

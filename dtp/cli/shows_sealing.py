@@ -1,5 +1,5 @@
-"""Who may hear a show, as options of `dtp show broadcast`; and the tickets or the money with which `dtp show listen`
-comes."""
+"""Options of `dtp show broadcast` for who may hear a show, and options of `dtp show listen` for tickets and
+money."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def parse_peer(ctx: click.Context, param: click.Parameter, text: str | None) -> PeerId | None:
-    """Return whom an option names, None where it isn't given."""
+    """Return the peer that an option names; None if it isn't given."""
     return None if text is None else parse_peers(ctx, param, (text,))[0]
 
 
 def parse_peers(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> tuple[PeerId, ...]:
-    """Return all whom an option names that may be repeated."""
+    """Return the peers that a repeatable option names."""
     try:
         return tuple(map(PeerId.parse, texts))
     except PeerIdError as fault:
@@ -47,28 +47,29 @@ def parse_peers(ctx: click.Context, param: click.Parameter, texts: Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class SealingOptions:
-    """Whom a show is for: everybody where nothing was given, or as the chain says of a show with tickets."""
+    """Who may hear a show: everybody if nothing was given, or whoever the chain says for a show with tickets."""
 
     invited: tuple[PeerId, ...]
     #: --sealed or --open; None where neither was given.
     sealed: bool | None
     plan: str | None
     rotate: float
-    #: What a key costs, MIST; None where keys aren't sold.
+    #: The price of a key in MIST; None if keys aren't sold.
     key_price: int | None = None
 
     @property
     def guests(self) -> KeyAdmission | None:
-        """Who hears a free show without paying; None where it is open."""
+        """The admission of those who hear a free show without paying; None if it is open."""
         return Guests(self.invited) if self.invited or self.key_price is not None else None
 
     def check_free(self) -> None:
-        """Raise `UsageError` for what only shows on the chain have."""
+        """Raise `UsageError` for options that only apply to shows on the chain."""
         if self.sealed or self.plan is not None:
             raise click.UsageError("--sealed and --pass are for a SHOW of the chain; a free one takes --for")
 
     async def admission_of(self, chain: ChainClient, show: str) -> KeyAdmission | None:
-        """Return who may hear a show of the chain: who has a ticket, if it sells them and nothing else was said."""
+        """Return who may hear a show on the chain: holders of a ticket, if it sells tickets and nothing else was
+        said."""
         from dtp.broadcast.money.shows import read_show
         from dtp.broadcast.money.tickets import PassHolders, TicketHolders
         from dtp.broadcast.producing import parse_show
@@ -86,7 +87,8 @@ class SealingOptions:
     async def sell_keys(
         self, on_air: Broadcast, chain: ChainClient | None, listen: Sequence[str]
     ) -> AsyncIterator[None]:
-        """Sell keys meanwhile, where they have a price: on other ports of the places where the show is heard."""
+        """Sell keys while the show is on air, if they have a price, on other ports of the addresses where the show
+        is heard."""
         if self.key_price is None:
             yield
             return
@@ -109,8 +111,8 @@ def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int
 
 
 def buying_options(command: _Function) -> _Function:
-    """Add the options of whoever buys keys, beside those of `chain_options`; the command gets `payment: Payment`, and
-    `key_lasts`, seconds."""
+    """Add the options for buying keys to those of `chain_options`. The command gets `payment: PaymentOptions`, and
+    `key_lasts` in seconds."""
 
     @functools.wraps(command)
     def with_payment(*args: Any, budget: str | None, most_per_key: str | None, **options: Any) -> Any:
@@ -135,7 +137,7 @@ def buying_options(command: _Function) -> _Function:
 
 
 def buyer_of(payment: PaymentOptions, identity: Identity) -> Dial | None:
-    """Return what dials the service that keys are bought of; None without a budget."""
+    """Return what dials the service that sells keys; None without a budget."""
     if payment.budget is None:
         return None
 
@@ -150,7 +152,7 @@ def buyer_of(payment: PaymentOptions, identity: Identity) -> Dial | None:
 
 
 def sealing_options(command: _Function) -> _Function:
-    """Add the options that say who may hear a show; the command gets `sealing: Sealing`."""
+    """Add the options for who may hear a show. The command gets `sealing: SealingOptions`."""
 
     @functools.wraps(command)
     def with_sealing(
@@ -214,11 +216,11 @@ def claims_of(
     ticket: bytes | None,
     clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
 ) -> Claims:
-    """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
-    `ticket` where it is given, else what the account has bought on this machine.
+    """Return a function that signs claims of `listener` to seats of the wallet's account, or of the identity's.
+    They name `ticket` if it is given, otherwise what the account has bought on this machine.
 
-    All have the time of this call: another device that begins later keeps the seat that it takes. If the clock was
-    ahead then, and has been set back since, they have the time that it says now.
+    All have the time of this call, so that another device that begins later keeps the seat that it takes. If the
+    clock was ahead then and has been set back since, they have the current time.
     """
     began_ms = clock_ms()
 

@@ -1,4 +1,4 @@
-"""`dtp tip open`, `send`, `read`, `answer`, `forget`: a line for tips, at both of its ends."""
+"""`dtp tip open`, `send`, `read`, `answer`, `forget`: both ends of a line for tips."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.peers.dht import Dht
 
-#: Seconds between two looks at the line's mailboxes and keys.
+#: Seconds between two visits to the line's mailboxes and keys.
 _KEEP_UP: Final = 3600.0
-#: The most of a file of words that is read.
+#: The most bytes of a file with words that are read.
 _MAX_WORDS_FILE: Final = 4096
 
 store_option = click.option(
@@ -78,7 +78,7 @@ _host_option = click.option(
 
 
 def words_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--words` and `--words-file`; the command gets what `read_words` takes."""
+    """Add `--words` and `--words-file`. The command gets the arguments of `read_words`."""
     command = click.option("--words", "ask_words", is_flag=True, help="Ask for the words of the tip.")(
         command
     )
@@ -88,7 +88,7 @@ def words_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_words(ask_words: bool, words_file: str | None) -> TipWords | None:
-    """Return the words that were given, None without any. Raise `WordsWrong`, `ConfigError`."""
+    """Return the given words; None if there are none. Raise `WordsWrong`, `ConfigError`."""
     if words_file is not None:
         try:
             with click.open_file(words_file, encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def read_words(ask_words: bool, words_file: str | None) -> TipWords | None:
 
 
 def open_line(identity: Identity, store: str | None, **options: Any) -> TipLine:
-    """Return the line of an identity, not opened."""
+    """Return the line of an identity, which isn't opened yet."""
     path = Path(store) if store else data_dir() / "tips" / f"{identity.id}.sqlite"
     return TipLine(identity=identity, store=path, **options)
 
@@ -208,7 +208,7 @@ def _print_line(line: TipLine, output: str | None) -> None:
 
 
 async def _keep_up(dht: Dht | None, line: TipLine, stop: asyncio.Event) -> None:
-    """Take what comes, so that trays don't fill up, and renew keys, until `stop`."""
+    """Collect letters, so that mailboxes don't fill up, and renew keys, until `stop` is set."""
     while not stop.is_set():
         try:
             await _publish(dht, line)
@@ -349,7 +349,7 @@ def send(
 
 
 def _chain_place(line: str) -> tuple[str, str] | None:
-    """Return the host object and the service that a LINE is, None for one of another kind."""
+    """Return the host object and the service that a LINE names; None for other kinds of lines."""
     if not line.startswith("dtp://"):
         return None
     address = Address.parse(line)
@@ -357,7 +357,7 @@ def _chain_place(line: str) -> tuple[str, str] | None:
 
 
 async def _find_tipster(line: str, bootstrap: tuple[str, ...], words: TipWords) -> Tipster:
-    """Return a tip to the line that is meant, by its card."""
+    """Return a tip to the named line, found by its card."""
     from dtp.messaging.tips.finding import TIP_SERVICE, ask_card, find_line
 
     if line.startswith("dtp1"):
@@ -516,8 +516,8 @@ async def _print_letter(
 
 
 def stored_names(letter: TipLetter, names: Iterable[str]) -> list[str]:
-    """Return the names of a letter's files in a folder for all letters: the sender's names behind this letter's mark,
-    and different ones where two are called alike."""
+    """Return the file names for a letter's attachments in a folder that all letters share: the sender's names after
+    a mark of the letter, made distinct if two are equal."""
     found: list[str] = []
     for number, name in enumerate(names, 1):
         kept = f"{letter.nonce.hex()[:12]}-{name}"
@@ -526,7 +526,7 @@ def stored_names(letter: TipLetter, names: Iterable[str]) -> list[str]:
 
 
 async def _save(files: list[Attachment], letter: TipLetter, folder: Path, limit: int) -> list[str]:
-    """Return where files are now, each letter's under its own names. What can't be had is said, no more."""
+    """Return where the files were stored, each letter's under its own names. A failure is only printed."""
     make_folder(folder)
     found = []
     for each, name in zip(files, stored_names(letter, (each.name for each in files)), strict=True):

@@ -22,7 +22,7 @@ from dtp.gossip import Message, Topic
 from dtp.node.node import Node
 from dtp.tasks import start_task
 
-#: Seconds that publishing waits for somebody who has the topic: finding a node of the LAN takes one or two.
+#: Seconds that publishing waits for somebody who has joined the topic. Finding a node on the LAN takes one or two.
 _WAIT = 10.0
 
 
@@ -68,7 +68,7 @@ async def _publish(node: Node, name: str, key: str | None, data: tuple[str, ...]
 
 
 async def _discard(joined: Topic) -> None:
-    """Read and drop what others publish: it isn't for whoever only writes, and must not pile up."""
+    """Read and drop what others publish, which must not pile up for somebody who only writes."""
     async for _ in joined:
         pass
 
