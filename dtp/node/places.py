@@ -46,7 +46,7 @@ PLACE_VOICES: Final = 3
 #: If somebody reached this node at its place, its own finding counts as this many reports: two peers that lie, or
 #: belong to one person, don't outvote it. Three do, since a relay may only forward those who come from here.
 OWN_WEIGHT: Final = 2
-#: Without a finding of its own it believes no fewer reports.
+#: Without a finding of its own it takes no fewer peers' word that the place leads nobody here.
 LEAST_HEARSAY: Final = 2
 #: The consecutive failed checks after which a place is given up, since a network may fail for a moment.
 PLACE_FAILURES: Final = 2

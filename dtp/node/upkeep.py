@@ -52,7 +52,8 @@ class UpkeepLimits:
     #: The longest pause for peers that were never linked. Anybody may report peers that don't exist at somebody
     #: else's address: a thousand of these cause one dial in 3.5 s there, rather than three a second.
     longest_unmet: float = 3600.0
-    #: The least seconds between two moves to other networks that make all pauses start again.
+    #: When the machine moves to another network, pauses of peers never linked start again, but at most once in this
+    #: time.
     moved_pause: float = 60.0
     #: The most dials at once. Each is a handshake, which takes about a millisecond here.
     at_once: int = 16

@@ -105,8 +105,8 @@ class Seats(KeyAdmission):
 
     @abstractmethod
     async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
-        """Return the ids of tickets for each of these accounts. Those named in its claims come first, which anybody
-        can write, so they are checked as well. Raise `ChainError`."""
+        """Return the ids of the tickets that each of these accounts has. The ids in `accounts` are those that its
+        claims name, which anybody can write, so they are checked as well. Raise `ChainError`."""
 
     async def _read_time(self) -> int:
         """Return the time with which claims are compared, in Unix ms. Raise `ChainError`."""

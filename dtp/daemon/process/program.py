@@ -284,7 +284,7 @@ class Process:
         return Left.from_status(self.daemon.get_status(callers=False), self.daemon.open_streams, self._until)
 
     def stop(self) -> None:
-        """Drain and end, as on a signal. The second call cuts off what is open, and a third ends closing."""
+        """Drain and end, as on a signal. A second call cuts off what is open; one while it closes ends that."""
         if self._closing is not None:  # a chain or a database may be keeping it waiting
             self._closing.cancel()
         if self._stop.is_set():

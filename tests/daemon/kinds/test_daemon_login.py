@@ -168,7 +168,7 @@ def test_a_file_that_keeps_no_accounts_ends_the_start(tmp_path: Path) -> None:
     [
         ({"more": 'backend = "127.0.0.1:1"'}, "backend: a login server keeps accounts itself"),
         ({"more": "quota = {requests = 1, every = '1d'}"}, "quota: a login server has limits of its own"),
-        ({"more": 'login = "opaque"'}, "nobody is logged in who has yet to"),
+        ({"more": 'login = "opaque"'}, "callers can.t be logged in before"),
         ({"more": "on-chain = true"}, "can't pay"),
         ({"accounts": 'registration = "some"'}, "registration"),
         ({"accounts": 'session = "0s"'}, "session"),
@@ -183,7 +183,7 @@ def test_what_is_a_mistake(tmp_path: Path, made: dict[str, str], why: str) -> No
 
 
 def test_logins_need_a_server(tmp_path: Path) -> None:
-    with pytest.raises(ConfigMistakes, match="takes a login server"):
+    with pytest.raises(ConfigMistakes, match="needs a login server"):
         config(tmp_path, '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n' + APP.format("tcp", 1, ""))
     with pytest.raises(ConfigMistakes, match="login"):
         settings(tmp_path, APP.format("tcp", 1, "").replace("opaque", "basic"))

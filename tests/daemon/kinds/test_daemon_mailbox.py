@@ -85,7 +85,7 @@ def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path: Path) -> None:
         ('backend = ["127.0.0.1:1"]', '["*"]', "has no backends"),
         ('limits = {time = "1m"}', '["*"]', "limits of its own"),
         ('price = {request = "0.01SUI"}', '["*"]', "can't pay"),
-        ("", f'["{ALICE.id}"]', "key of the moment"),
+        ("", f'["{ALICE.id}"]', "temporary key"),
     ],
 )
 def test_what_a_mailbox_does_not_have_is_a_mistake(tmp_path: Path, more: str, allow: str, why: str) -> None:

@@ -390,13 +390,13 @@ EXPOSE = '[[expose]]\nservice = "api"\nbackend = "127.0.0.1:1"\nallow = ["*"]\n'
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[daemon]\nworkers = 2\n[node]\n", "takes .daemon. workers = 1"),
-        ('[daemon]\nworkers = 2\nlisten = ["quic://127.0.0.1:9700"]\n' + EXPOSE, "quic: takes workers = 1"),
+        ("[daemon]\nworkers = 2\n[node]\n", "needs .daemon. workers = 1"),
+        ('[daemon]\nworkers = 2\nlisten = ["quic://127.0.0.1:9700"]\n' + EXPOSE, "quic: needs workers = 1"),
         ('[identity]\nfile = "a"\npsk-file = "b"\n[node]\n', "network-file"),
         ('[node]\nannounce = ["web"]\n', "no service 'web' is exposed"),
         ('[node]\ndiscover = ["lna"]\n', "did you mean lan?"),
         ('[node]\nbootstrap = ["192.0.2.1:9000"]\n', "a node of the DHT"),
-        ('[node]\nbootstrap = ["dtp://' + str(FAR.id) + '"]\n', "says not where it is"),
+        ('[node]\nbootstrap = ["dtp://' + str(FAR.id) + '"]\n', "doesn.t say where the node is"),
         ('[node]\ndht = "0.0.0.0:9001"\n', "isn't in discover"),
         ('[node]\ndiscover = ["dht"]\ndht = "example:9001"\n', "an IP address and a port"),
         ('[node]\nrelays = ["tcp://192.0.2.1:9000"]\n', "relay"),

@@ -176,7 +176,7 @@ def test_a_store_that_is_none_or_of_another_line_is_refused_at_the_start(tmp_pat
     [
         ('tips = {mailboxes = "nonsense"}', "nonsense"),
         ('backend = "127.0.0.1:1"', "no backends"),
-        ("price = { mib = 1 }", "key of the moment"),
+        ("price = { mib = 1 }", "temporary key"),
         ('tips = {mailboxes = "MAILBOX", stamp-bits = 27}', "stamp-bits"),
         ("tips = {mailboxes = [" + ", ".join(['"MAILBOX"'] * 9) + "]}", "at most"),
     ],

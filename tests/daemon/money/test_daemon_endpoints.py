@@ -355,10 +355,10 @@ def test_whoever_is_denied_on_chain_is_sent_away(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('endpoint = "tcp://127.0.0.1:1"', "takes host"),
-        ('host = "0x{0}"\nendpoint = "unix:///x"', "nothing that others dial"),
-        ('host = "0x{0}"\nendpoint = "tcp://0.0.0.0:9000"', "nothing that others dial: write the address"),
-        ('host = "0x{0}"\nrole = "standby"', "none is announced"),
+        ('endpoint = "tcp://127.0.0.1:1"', "needs host"),
+        ('host = "0x{0}"\nendpoint = "unix:///x"', "can.t be dialled by others"),
+        ('host = "0x{0}"\nendpoint = "tcp://0.0.0.0:9000"', "can.t be dialled by others: give the address"),
+        ('host = "0x{0}"\nrole = "standby"', "none is set"),
         ('host = "0x{0}"\nendpoint = "tcp://a:1"\nrole = "idle"', "active"),
         ('refresh = "soon"', "refresh"),
     ],

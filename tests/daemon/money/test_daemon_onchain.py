@@ -164,7 +164,7 @@ def test_who_comes_in_while_it_drains_opens_nothing_new(run: Run) -> None:
 
 def test_on_chain_needs_a_chain(tmp_path: Path) -> None:
     text = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n' + expose(1).partition("\n")[2].partition("\n")[2]
-    with pytest.raises(ConfigMistakes, match=r"on-chain: takes \[chain\]"):
+    with pytest.raises(ConfigMistakes, match=r"on-chain: needs \[chain\]"):
         config(tmp_path, text)
 
 
