@@ -53,7 +53,7 @@ class Segment:
     """A segment's head, its signature, and the hashes of its pieces. `decode` checks all but the signature."""
 
     stream: bytes
-    #: Rises by one with each segment, from 0.
+    #: The number of the segment, which rises by one from 0.
     number: int
     #: The number of the segment with the init data that this one needs, or `NO_INIT`.
     init: int

@@ -21,14 +21,14 @@ from dtp.chain.show import ShowState
 
 #: Seconds for the process that broadcasts a show to post what it is owed, and to end it.
 _BROADCASTER: Final = 30.0
-#: ... between two looks whether it has.
+#: Seconds between two checks whether it has.
 _LOOK: Final = 0.5
 
 
 async def end_show(
     chain: ChainClient, id: str, store: str | os.PathLike[str], *, unposted: bool = False
 ) -> Executed | None:
-    """End a show; return what was executed, None where the process that broadcasts it from `store` has ended it.
+    """End a show; return what was executed, or None if the process that broadcasts it from `store` has ended it.
 
     That process first posts what it is owed; if it was killed, this function does. Raise `ShowBusy` for a show that
     is on air from elsewhere, unless `unposted`, since slots that were sent but not posted would be lost. Also raise

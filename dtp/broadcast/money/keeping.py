@@ -23,9 +23,9 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Seconds between two looks at the time.
+#: Seconds between two checks of the time.
 _TICK = 0.25
-#: ... and at the chain, beside its events.
+#: Seconds between two reads of the chain, beside its events.
 _LOOK = 10.0
 #: Refusals of the chain for slots that it may accept later, or fewer of them.
 _NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)

@@ -24,8 +24,8 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Seconds that those which are compared have behind the first one. In the beginning those that were given have more
-#: (`Patience.silence`): who has an older stream of the show isn't heard just because it is faster than the producer.
+#: Seconds that compared neighbours have after the first has answered. At the start given ones have more
+#: (`Patience.silence`): a neighbour with an older stream of the show must not win by being faster than the producer.
 _SLOWER: Final = 0.25
 
 

@@ -55,9 +55,9 @@ class ShowListener:
     peer: PeerId
     source: str
     addresses: tuple[str, ...]
-    #: How near it is: what it tells of is no nearer.
+    #: How near it is. What it reports counts as no nearer.
     nearness: Nearness = Nearness.ANYWHERE
-    #: Where it says that it serves others of its private network: those who come from the same IP address are told.
+    #: Where it says that it serves others in its private network, which those from the same IP address are told.
     nearby: tuple[str, ...] = ()
 
 
