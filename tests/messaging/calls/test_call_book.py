@@ -240,6 +240,14 @@ def test_a_busy_device_leaves_the_others_ringing_and_all_busy_is_busy() -> None:
     assert reasons(receive(book, BOB, 1, busy)) == [Reason.BUSY]
 
 
+def test_where_one_device_is_busy_and_no_other_answers_the_caller_hears_busy() -> None:
+    book = CallBook(name(ALICE, 0))
+    book.begin_call(call_id(1), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
+    receive(book, BOB, 0, Signal(call_id(1), SignalAct.END, reason=Reason.BUSY))
+    assert book.deadline is not None
+    assert reasons(book.handle_timer(book.deadline)) == [Reason.BUSY]
+
+
 def test_no_answer_in_time_is_told_to_all() -> None:
     book = CallBook(name(ALICE, 0))
     book.begin_call(call_id(1), BOB, [name(BOB, 0)], OFFER, 1000)
