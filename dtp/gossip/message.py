@@ -143,7 +143,7 @@ class Parsed:
         if version != VERSION:
             raise MessageError(f"a message of version {version}; this is version {VERSION}")
         if not 0 < length <= MAX_TOPIC_BYTES or _HEAD.size + length > end:
-            raise MessageError("a message's topic is longer than the message, or than names may be")
+            raise MessageError("a message's topic is longer than the message, or than a name may be")
         if self.sequence > _MAX_NUMBER or self.time_ms > _MAX_NUMBER:
             raise MessageError("a number of a message is out of bounds")
         self.encoded = encoded

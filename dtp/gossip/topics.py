@@ -71,7 +71,7 @@ class Topic:
         if overflow not in get_args(Overflow):
             raise TopicError(f"overflow is one of {', '.join(get_args(Overflow))}, not {overflow!r}")
         if room < 1:
-            raise TopicError("a topic needs room for a message at least")
+            raise TopicError("a topic needs room for at least one message")
         self.name = name
         self.key = None if key is None else TopicKey(name, key)
         #: The name that neighbours see.
@@ -93,7 +93,7 @@ class Topic:
 
     async def __aenter__(self) -> Topic:
         if self._state != "new":
-            raise TopicError("a topic is joined once; make another of the same name")
+            raise TopicError("a topic can be joined only once: make another one of the same name")
         self._gossip.join_topic(self)
         self._state = "joined"
         return self

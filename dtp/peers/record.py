@@ -135,7 +135,7 @@ class PeerRecord:
     def check_time(self, now: float) -> None:
         """Raise `PeerRecordExpired` or `PeerRecordFromFuture` unless the record is valid at Unix time `now`."""
         if self.expires <= now:
-            raise PeerRecordExpired(f"the record of {self.peer} ended {now - self.expires:.0f} s ago")
+            raise PeerRecordExpired(f"the record of {self.peer} expired {now - self.expires:.0f} s ago")
         ahead = self.sequence / 1000 - now
         if ahead > MAX_SKEW:
             raise PeerRecordFromFuture(f"the record of {self.peer} was signed {ahead:.0f} s from now")
@@ -193,7 +193,7 @@ def _fields(told: dict[Any, Any]) -> tuple[PeerId, int, int, tuple[str, ...], tu
         raise PeerRecordError(f"a peer record names no peer: {fault}") from None
     sequence, expires = _number(told, SEQUENCE), _number(told, EXPIRES)
     if not sequence <= expires * 1000 + 999 <= sequence + (MAX_TTL + 1) * 1000:
-        raise PeerRecordError(f"a peer record is good for {MAX_TTL} s at most, from when it was signed")
+        raise PeerRecordError(f"a peer record is valid for at most {MAX_TTL} s from when it was signed")
     addresses = _texts(told, ADDRESSES, MAX_ADDRESSES, MAX_ADDRESS_BYTES)
     for each in addresses:
         if not each.isascii() or "://" not in each:

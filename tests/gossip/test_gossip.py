@@ -397,7 +397,7 @@ def test_leaving_sends_what_was_published_first_and_ends_readers():
         await until(lambda: not second.members)
         with pytest.raises(TopicError, match="isn't joined"):
             await first.publish(b"x")
-        with pytest.raises(TopicError, match="joined once"):
+        with pytest.raises(TopicError, match="joined only once"):
             await first.__aenter__()
 
     run(main)

@@ -203,7 +203,7 @@ def split_servers(url: str) -> list[str]:
         first = f"nats://{first}"
     servers = [first, *(each if "://" in each else before + each for each in others)]
     if not all(map(_is_place, servers)):  # the URL may have a password, which isn't shown
-        raise LocalError("a server of NATS is HOST:PORT, and its password in a URL has no comma")
+        raise LocalError("a NATS server has to be HOST:PORT, and its password in a URL can't have a comma")
     return servers
 
 

@@ -150,7 +150,7 @@ class ContactCard:
         try:
             return cls.parse(base64.b64decode(data + "=" * (-len(data) % 4), b"-_", validate=True))
         except (binascii.Error, ValueError):
-            raise ContactCardError("the text of a card has characters that can't be, or lacks some") from None
+            raise ContactCardError("the text of a card has invalid characters, or lacks some") from None
 
     @classmethod
     def parse(cls, data: bytes) -> ContactCard:

@@ -86,7 +86,7 @@ def unpad(padded: bytes) -> bytes:
     """Return the content that `pad` was called with. Raise `EnvelopeBroken`."""
     end = _LENGTH + int.from_bytes(padded[:_LENGTH], "big")
     if end > len(padded) or padded[end:].strip(b"\0"):
-        raise EnvelopeBroken("an envelope isn't padded as it has to be")
+        raise EnvelopeBroken("an envelope's padding is malformed")
     return padded[_LENGTH:end]
 
 
@@ -110,4 +110,4 @@ class Sealed:
         match unpack(content, EnvelopeBroken, "what is in an envelope"):
             case [bytes(sender), 0 | 1 as kind, bytes(message), bytes(keys)] if len(sender) == KEY_BYTES:
                 return cls(sender, int(kind), message, keys)
-        raise EnvelopeBroken("what is in an envelope is malformed")
+        raise EnvelopeBroken("the content of an envelope is malformed")

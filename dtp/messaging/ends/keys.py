@@ -78,7 +78,7 @@ class DeviceKeys:
         """Raise `KeysForged` if the keys have expired by `now_ms`, or are from the future."""
         if not self.sequence - SKEW_MS <= now_ms <= self.sequence + LIFETIME_MS:
             raise KeysForged(
-                "keys of a device have ended, or are from the future: it has to publish new ones"
+                "keys of a device have expired, or are from the future: it has to publish new ones"
             )
 
     def is_older(self, known: DeviceKeys, latest: int) -> bool:
@@ -90,7 +90,9 @@ class DeviceKeys:
     def check_newer(self, known: DeviceKeys | None, latest: int) -> None:
         """Raise `KeysRolledBack` if these keys are older than the `known` ones, as `is_older` says."""
         if known is not None and self.is_older(known, latest):
-            raise KeysRolledBack("older keys than those that are known: the mailbox holds newer ones back")
+            raise KeysRolledBack(
+                "these keys of a device are older than the known ones: the mailbox withholds newer ones"
+            )
 
 
 def are_older(keys: tuple[int, bytes], known: tuple[int, bytes], latest: int) -> bool:
@@ -129,7 +131,7 @@ class KeyBundle:
         """
         told = DeviceKeys.parse(keys)
         if told.device != device:
-            raise KeysForged("these are keys of another device than was asked for")
+            raise KeysForged("these are keys of another device than the one asked for")
         told.check_time(now_ms)
         latest = now_ms + SKEW_MS
         if not one_time:

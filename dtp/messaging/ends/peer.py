@@ -82,11 +82,9 @@ class RemoteDevice:
         was restored from a backup may hand out one-time keys a second time.
         """
         if bundle.keys.device != self.device:
-            raise KeysForged("these are keys of another device than was asked for")
+            raise KeysForged("these are keys of another device than the one asked for")
         if bundle.keys.olm == NO_RATCHET:
-            raise KeysForged(
-                "this device takes sealed letters alone: it is a line for tips, see 'dtp tip send'"
-            )
+            raise KeysForged("this device only accepts sealed letters: it is a tip line, see 'dtp tip send'")
         bundle.keys.check_newer(self.keys, bundle.latest)
         check_sealing_key(bundle.keys.sealing)
         is_further = any(instance == bundle.keys.instance for instance, _ in self.sessions)

@@ -89,7 +89,7 @@ class _Wire:
             case [bytes(response), *_]:
                 record, export_key = registration.finish(response)
                 return Credential(slot, record, wrap_key(vault_key, export_key, name, slot))
-        raise LoginMalformed("an answer without what a registration takes")
+        raise LoginMalformed("an answer without the response to a registration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
         case [bytes(response), *_]:
             finalization, session_key, export_key = login.finish(response)
         case _:
-            raise LoginMalformed("an answer without what a login takes")
+            raise LoginMalformed("an answer without the response to a login")
     ends = (wire.server.key, wire.identity.id.key, name.encode())
     try:
         told = await wire.send_request(

@@ -16,7 +16,7 @@ from dtp.messaging.login.errors import LoginError, LoginFailed, LoginMalformed
 try:
     import opaque_snake as _opaque
 except ImportError as fault:  # an extra
-    raise LoginError("logins take the extra 'login': pip install 'dtp-sockets[login]'") from fault
+    raise LoginError("logins need the extra 'login': pip install 'dtp-sockets[login]'") from fault
 
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ SECRETS: Final = _SETUP + RECORD
 
 def _parse(kind: Any, data: bytes, size: int) -> Any:
     if len(data) != size:
-        raise LoginMalformed(f"a message of OPAQUE with {len(data)} bytes; it has {size}")
+        raise LoginMalformed(f"a message of OPAQUE with {len(data)} bytes instead of {size}")
     try:
         return kind.from_bytes(data)
     except _opaque.SerializationError:

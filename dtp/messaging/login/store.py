@@ -100,8 +100,8 @@ class LoginStore:
             return ServerSecrets(read_private_file(path, SECRETS + 1))
         except FileNotFoundError:
             if self._database.select_rows("SELECT 1 FROM secrets"):
-                raise StoreUnusable(f"{path} with the server's secrets is gone, and no password is worth anything "
-                                  "without it: bring it back from where you keep it") from None  # fmt: skip
+                raise StoreUnusable(f"{path} with the server's secrets is gone, and no password works "
+                                  "without it: restore it from where you keep it") from None  # fmt: skip
         except OpenToOthers as fault:
             raise StoreUnusable(str(fault)) from fault
         except OSError as fault:

@@ -65,7 +65,7 @@ class Vault:
                     f"setting {setting!r} is neither text, a whole number, true or false, nor bytes"
                 )
             if type(value) is int and not -(2**63) <= value < 2**63:
-                raise LoginError(f"setting {setting!r} is past 64 bits")
+                raise LoginError(f"setting {setting!r} doesn't fit into 64 bits")
         secrets = [self.identity.seed, self.identity.static_private]
         plain = pack([self.version, *secrets, self.wallets, self.settings])
         padded = len(plain).to_bytes(4, "big") + plain

@@ -192,7 +192,7 @@ class MailboxClient:
         match await self.send_request(MailboxOp.HAS_PIECES, digests):
             case [[*found], *_] if len(found) == len(digests):
                 return [each is True for each in found]
-        raise MailboxMalformed("an answer for other pieces than was asked for")
+        raise MailboxMalformed("an answer for other pieces than those asked for")
 
     async def get_piece(self, digest: bytes) -> bytes:
         """Return the piece with this hash. It isn't checked."""

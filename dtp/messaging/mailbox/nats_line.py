@@ -38,7 +38,7 @@ try:
         StreamConfig,
     )
 except ImportError as error:
-    raise StoreUnusable("a mailbox in NATS takes a package: pip install 'dtp-sockets[nats]'") from error
+    raise StoreUnusable("a mailbox in NATS needs a package: pip install 'dtp-sockets[nats]'") from error
 
 #: Seconds to wait for a connection, and for an answer. A server that sends nothing at all counts as gone after two
 #: intervals of the second value.
@@ -384,7 +384,7 @@ def parse_servers(url: str) -> tuple[list[str], str]:
     if not servers or not _STREAM.fullmatch(name):
         example = "nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]"
         raise StoreUnusable(
-            f"the mailbox in NATS: a URL is as in {example}, and a name of a stream has no dots"
+            f"the mailbox in NATS: the URL has to be as in {example}, and the stream's name has no dots"
         )
     return servers, name
 

@@ -52,7 +52,7 @@ try:
     )
 except ImportError as error:
     raise StoreUnusable(
-        "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
+        "a mailbox in PostgreSQL needs a package: pip install 'dtp-sockets[mailbox-postgres]'"
     ) from error
 
 _CHANNEL: Final = "dtp_mailbox"

@@ -108,7 +108,7 @@ class SqliteMailbox(MailboxStore):
         try:
             free = shutil.disk_usage(self._database.path).free
         except OSError as fault:
-            raise StoreFailed(f"can't look how much of the disk is free: {fault}") from fault
+            raise StoreFailed(f"can't read how much of the disk is free: {fault}") from fault
         is_full = free < self.limits.disk_free
         if is_full and not self._told_full:
             log.warning(

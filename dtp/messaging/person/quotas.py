@@ -62,7 +62,7 @@ class MessageQuotas:
         for each in fields(self):
             limit = getattr(self, each.name)
             if limit is not None and not is_number(limit):
-                raise MessageError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
+                raise MessageError(f"{each.name} has to be a number of 0 or more, or None, not {limit!r}")
 
 
 class Allowances:

@@ -210,7 +210,7 @@ def sign_again(value: Value, identity: Identity, now: float) -> Value:
 
 def _times(now: float, ttl: float) -> tuple[int, int]:
     if not 1 <= ttl <= MAX_TTL:
-        raise DhtError(f"a record is good for 1 to {MAX_TTL} s, not {ttl:g}")
+        raise DhtError(f"a record is valid for 1 to {MAX_TTL} s, not {ttl:g}")
     return int(now), int(now + ttl)
 
 
@@ -253,7 +253,7 @@ def _in_time(record: Record, now: float) -> Record:
     value = record.value
     assert not isinstance(value, PeerRecord)
     if value.expires <= now:
-        raise DhtRecordExpired(f"a record of {value.peer} ended {now - value.expires:.0f} s ago")
+        raise DhtRecordExpired(f"a record of {value.peer} expired {now - value.expires:.0f} s ago")
     if value.issued > now + MAX_SKEW:
         raise DhtRecordFromFuture(f"a record of {value.peer} was signed {value.issued - now:.0f} s from now")
     return record
@@ -294,7 +294,7 @@ def _author(key: bytes, signature: bytes, domain: bytes, body: bytes, numbers: t
     """
     _, issued, expires = _checked_numbers(numbers)
     if not issued < expires <= issued + MAX_TTL:
-        raise DhtRecordError(f"a record is good for {MAX_TTL} s at most, from when it was signed")
+        raise DhtRecordError(f"a record is valid for at most {MAX_TTL} s from when it was signed")
     try:
         peer = PeerId(key)
     except PeerIdError as fault:

@@ -128,7 +128,7 @@ class PortMapping:
         try:
             is_public = ipaddress.ip_address(host).is_global
         except ValueError:
-            raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
+            raise PortMappingError(f"the router tells no address, but {host[:64]!r}") from None
         if not is_public:
             raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
         return host

@@ -175,9 +175,9 @@ def test_vouchers_whose_server_is_not_asked(place: Callable[..., Path], url: Any
     ("url", "words"),
     [
         ("postgres://u:secret@h/d?sslmode=nonsense", "sslmode"),
-        ("nats://u:secret@h:port", "a URL is as in"),
-        ("nats://u:secret@h:4222/my.mailbox", "a URL is as in"),
-        ("nats://u:secret@a:4222,:4223/mailbox", "a URL is as in"),
+        ("nats://u:secret@h:port", "the URL has to be as in"),
+        ("nats://u:secret@h:4222/my.mailbox", "the URL has to be as in"),
+        ("nats://u:secret@a:4222,:4223/mailbox", "the URL has to be as in"),
         ("nats://u:secret@a:4222,b:4223/mail-box", None),
         ("nats://h", None),
         ("postgresql://u@h/d", None),

@@ -222,7 +222,7 @@ def test_keys_that_a_mailbox_made_up() -> None:
     with pytest.raises(KeysForged, match="one-time"):
         KeyBundle.parse(b.local.keys.encoded, other, device=a.other, now_ms=NOW)
     for now in (NOW - LIFETIME_MS, NOW + LIFETIME_MS + 1):
-        with pytest.raises(KeysForged, match="ended"):
+        with pytest.raises(KeysForged, match="expired"):
             KeyBundle.parse(b.local.keys.encoded, b"", device=a.other, now_ms=now)
     for at in range(0, len(b.local.keys.encoded), 7):
         spoiled = bytearray(b.local.keys.encoded)

@@ -464,7 +464,7 @@ def test_a_mailbox_that_gives_older_or_others_keys_gets_no_letter(tmp_path):
             return client
 
         async with Tipster(owner.card, WORDS, connect=lying) as tipster:
-            with pytest.raises(LineUnreached, match="ended"):
+            with pytest.raises(LineUnreached, match="expired"):
                 await tipster.send("x")
 
     run(test, tmp_path, "keys")

@@ -146,8 +146,8 @@ def test_an_oversize_value_is_refused() -> None:
         (lambda: mutable(name=""), "1 to 64"),
         (lambda: mutable(name="n" * 65), "1 to 64"),
         (lambda: mutable(sequence=-1), "sequence"),
-        (lambda: mutable(ttl=90_000), "good for"),
-        (lambda: mutable(ttl=0), "good for"),
+        (lambda: mutable(ttl=90_000), "valid for"),
+        (lambda: mutable(ttl=0), "valid for"),
         (lambda: Provider.sign(ALICE, b"short", now=NOW), "32 bytes"),
     ],
 )
