@@ -53,9 +53,7 @@ class Published:
     when: float
     wanted: set[bytes] = field(default_factory=set)
     delays: dict[bytes, float] = field(default_factory=dict)
-    hops: Counter[int] = field(default_factory=Counter)
-    #: Delays by the number of hops.
-    by_hops: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    hops: dict[bytes, int] = field(default_factory=dict)
 
 
 class Simulation:
@@ -88,8 +86,7 @@ class Simulation:
             hops = self._hops.get((delivered.message.id, delivered.sender), 0) + 1
             self._hops[delivered.message.id, node.key] = hops
             published.delays[node.key] = self.swarm.now - published.when
-            published.hops[hops] += 1
-            published.by_hops[hops].append(self.swarm.now - published.when)
+            published.hops[node.key] = hops
 
     def add(self, *, sybil: bool) -> None:
         """A node comes, and dials some of those that are there."""
@@ -148,35 +145,33 @@ def figures(simulation: Simulation, seconds: float) -> dict[str, Any]:
     """Return what came of it."""
     whole: list[float] = []
     last: list[float] = []
-    hops: Counter[int] = Counter()
-    wanted = arrived = 0
+    by_hops: dict[int, list[float]] = defaultdict(list)
+    wanted = 0
     for published in simulation.published.values():
-        delays = [published.delays[key] for key in published.wanted if key in published.delays]
         wanted += len(published.wanted)
-        arrived += len(delays)
-        whole += delays
-        ordered = sorted(delays)
+        # Who came later has it as well, from what others still held: it isn't among those that it should reach.
+        reached = published.wanted & published.delays.keys()
+        if not reached:  # all of those are gone
+            continue
+        ordered = sorted(published.delays[key] for key in reached)
         last.append(ordered[len(ordered) * 99 // 100])
-        hops += published.hops
+        whole += ordered
+        for key in reached:
+            by_hops[published.hops[key]].append(published.delays[key])
     whole.sort()
     counts: Counter[str] = Counter()
     for node in simulation.honest.values():
         counts += node.router.counts
-    total = sum(hops.values())
     reach, so_far = {}, 0
-    for hop in sorted(hops):
-        so_far += hops[hop]
-        reach[hop] = round(100 * so_far / total, 2)
+    for hop in sorted(by_hops):
+        so_far += len(by_hops[hop])
+        reach[hop] = round(100 * so_far / len(whole), 2)
     each = len(simulation.honest) * len(simulation.published)
-    by_hops: dict[int, list[float]] = defaultdict(list)
-    for published in simulation.published.values():
-        for hop, delays in published.by_hops.items():
-            by_hops[hop] += delays
     loads = sorted(
         node.router.counts["sent"] / len(simulation.published) for node in simulation.honest.values()
     )
     return {
-        "delivered %": round(100 * arrived / wanted, 4),
+        "delivered %": round(100 * len(whole) / wanted, 4),
         "p50 s": round(statistics.median(whole), 3),
         "p99 s": round(whole[len(whole) * 99 // 100], 3),
         "p99.9 s": round(whole[len(whole) * 999 // 1000], 3),
