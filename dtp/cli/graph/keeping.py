@@ -132,11 +132,7 @@ def prune(opened: GraphOpener) -> None:
     of others are deleted once their authors have summed them up, which happens over connections.
     """
 
-    async def work(graph: Graph) -> dict[str, int]:
-        done = await graph.upkeep.prune()
-        return {"frames": done.frames, "bytes": done.bytes}
-
-    found = opened.run_work(work, writing=True)
+    found = opened.run_change("prune")
     print_result(found, f"dropped {count_of(found['frames'], 'frame')}, {count_of(found['bytes'], 'byte')}")
 
 

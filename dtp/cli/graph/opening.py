@@ -103,22 +103,24 @@ class GraphOpener:
         ) as opened:
             yield opened
 
-    def run_change(self, do: str, **arguments: Any) -> bool:
-        """Make a change of `dtp.cli.graph.handing.CHANGES`, here or in the program that has the file; return whether
-        there was something to change."""
-        from dtp.cli.graph.handing import change, hand_over
+    def run_change(self, do: str, **arguments: Any) -> Any:
+        """Make a change of `dtp.cli.graph.handing.CHANGES`, here or in the program that has the file; return what the
+        command says of it."""
+        from dtp.cli.graph.handing import TAKING, change, hand_over
         from dtp.graph import GraphInUse
 
-        async def work(graph: Graph) -> bool:
-            return change(graph, do, arguments)
+        async def work(graph: Graph) -> Any:
+            return await change(graph, do, arguments)
 
+        taking = do in TAKING
         try:
-            return bool(self.run_work(work, writing=True))
+            return self.run_work(work, writing=not taking, taking=taking)
         except GraphInUse as fault:
             from dtp.daemon.process.control import NotRunning
 
+            writer = None if taking else self._writer
             try:
-                return run(hand_over(self.file, self._writer, self.name, do, arguments))
+                return run(hand_over(self.file, writer, self.name, do, arguments))
             except NotRunning as nobody:
                 raise GraphInUse(
                     f"another program has {self.file}, and takes no changes from commands, as 'dtp graph share', "
@@ -161,8 +163,16 @@ class GraphOpener:
                 finally:
                     made.extend(opened.frames.vector())
 
+        from dtp.graph import GraphInUse
+
         try:
             return run(main())
+        except GraphInUse as fault:
+            raise GraphInUse(
+                f"another program has {self.file}, such as 'dtp graph share', 'serve' or 'watch': end it and do this "
+                "again. Meanwhile 'get', 'ls', 'log', 'query' and 'export' read the file, and 'put', 'rm', 'link', "
+                "'import' and 'prune' hand what they change to such a command"
+            ) from fault
         except DtpError:
             if fresh and not made:  # where the source is none of the formats, say
                 Path(self.file).unlink(missing_ok=True)

@@ -21,10 +21,10 @@ from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.graph import Exported, Graph, Imported
+    from dtp.graph import Exported, Graph
     from dtp.net.address import Address
     from dtp.net.connection import Connection
-from dtp.cli.graph.handing import taking_changes
+from dtp.cli.graph.handing import import_lines, taking_changes
 from dtp.cli.graph.opening import (
     FRAMES,
     SERVICE,
@@ -144,27 +144,23 @@ def import_graph(opened: GraphOpener, source: str, as_text: bool, form: str | No
     your own: all of it or nothing.
     """
     form = _form(source, form, as_text)
+    place = str(Path(source).absolute())  # the program that has the graph may be in another folder
     if form != FRAMES:
-
-        async def read(graph: Graph) -> Imported:
-            return await graph.files.import_contents(source, format=form)
-
-        done = opened.run_work(read, writing=True)
-        record = {"values": done.items, "changed": done.changed}
-        print_done(f"{count_of(done.items, 'value')} read, {done.changed} changed", record, done.left)
+        done = opened.run_change("import-contents", source=place, form=form)
+        left = done.pop("left")
+        print_done(f"{count_of(done['values'], 'value')} read, {done['changed']} changed", done, left)
         return
 
-    async def work(graph: Graph) -> dict[str, Any]:
-        if as_text:
-            with click.open_file(source, encoding="ascii", errors="replace") as file:
-                count = await graph.files.import_chunks([line for line in file if line.strip()])
-        else:
-            count = await graph.files.import_file(source)
-        return {"new": count, **waiting(graph)}
+    from dtp.cli.graph.standing import waiting_frames
 
-    from dtp.cli.graph.standing import waiting, waiting_frames
+    if as_text and source == "-":  # what comes here can't be read by the program that has the graph
 
-    found = opened.run_work(work, taking=True)
+        async def read(graph: Graph) -> dict[str, Any]:
+            return await import_lines(graph, click.get_text_stream("stdin", "ascii", "replace"))
+
+        found = opened.run_work(read, taking=True)
+    else:
+        found = opened.run_change("import-chunks" if as_text else "import-frames", source=place)
     print_result(found, "\n".join([f"{found['new']} new envelopes", *waiting_frames(found)]))
 
 

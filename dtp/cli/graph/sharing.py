@@ -38,7 +38,7 @@ def share(
 ) -> None:
     """Share FILE with all who share a graph of its name in a topic, and print where this node is. Ctrl-C ends it.
 
-    While it runs, 'dtp graph put', 'rm' and 'link' hand it what they change.
+    While it runs, 'dtp graph put', 'rm', 'link', 'import' and 'prune' hand it what they change.
 
     \b
     Example:

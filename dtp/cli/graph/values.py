@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dtp.cli.output import print_result, printable
@@ -65,7 +66,7 @@ def shown_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(plain_value(value), ensure_ascii=False)
 
 
-def print_done(text: str, record: dict[str, Any], left: list[LeftOut]) -> None:
+def print_done(text: str, record: dict[str, Any], left: Sequence[LeftOut | str]) -> None:
     """Say how much there was, and what was left out."""
     lines = [text, *(f"left out: {one}" for one in left)]
     print_result(record | {"left": [str(one) for one in left]}, "\n".join(map(printable, lines)))

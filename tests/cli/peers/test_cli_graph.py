@@ -4,8 +4,10 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import threading
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from xml.etree import ElementTree
 
 import pytest
@@ -13,8 +15,10 @@ from click.testing import CliRunner
 
 import dtp as dtp_package
 from dtp.cli import main
+from dtp.cli.graph.handing import taking_changes
 from dtp.config import identity_path
 from dtp.crdt import Clock
+from dtp.graph import Graph
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.identity import Identity
 from dtp.identity.card import account_name
@@ -495,7 +499,55 @@ def test_looking_beside_the_program_that_has_the_file(me, tmp_path):
         assert "2 envelopes" in run("export", file, tmp_path / "notes.dtpg")
         refused = run("put", file, "page/1", "title", "Final", code=3)
         assert f"another program has {file}, and takes no changes from commands" in refused
+        refused = run("quota", file, "stranger_bytes=9", code=3)
+        assert f"another program has {file}, such as 'dtp graph share'" in refused
+        assert "end it and do this again" in refused
     assert sorted(one.name for one in tmp_path.glob("notes*")) == ["notes.db", "notes.dtpg"]
+
+
+@contextmanager
+def opened_elsewhere(file):
+    """Have a graph's file open in another thread, which takes changes as 'dtp graph share' does, within the block."""
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    stop = asyncio.Event()
+
+    async def take():
+        identity = Identity.load(identity_path())
+        async with await Graph.open(str(file), identity=identity) as graph, taking_changes(graph, str(file)):
+            ready.set()
+            await stop.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(loop.run_until_complete, take())
+        assert ready.wait(60)
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            done.result(60)
+            loop.close()
+
+
+@pytest.mark.slow
+def test_imports_are_handed_to_the_program_that_has_the_file(me, tmp_path, monkeypatch):
+    file, other, key = tmp_path / "notes.db", tmp_path / "other" / "notes.db", tmp_path / "other.pem"
+    other.parent.mkdir()
+    Identity.generate().save(key)
+    run("put", file, "page/1", "title", "Draft")
+    run("put", file, "page/1", "title", "Final")
+    run("put", other, "page/2", "title", "Tea", "-i", key)
+    for name in ("more.csv", "more.dtpg"):
+        run("export", other, tmp_path / name)
+    run("export", other, tmp_path / "more.txt", "--chunks")
+    monkeypatch.chdir(tmp_path)
+    with opened_elsewhere(file):
+        assert run("import", file, "more.dtpg", "-i", key) == "1 new envelopes\n"
+        assert run("import", file, "more.txt", "--chunks", "-i", key) == "0 new envelopes\n"
+        assert run("import", file, "more.csv") == "1 value read, 0 changed\n"
+        assert "could not be read" in run("import", file, "none", "--chunks", code=4)
+        assert "give the same identity" in run("import", file, "more.csv", "-i", key, code=4)
+        assert run("prune", file) == "dropped 0 frames, 0 bytes\n"
+        assert run("get", file, "page/2", "title") == "Tea\n"
 
 
 def test_other_formats(me, tmp_path):
