@@ -124,6 +124,34 @@ def test_who_has_moved_to_another_network_hears_its_new_neighbours() -> None:
     clock.run(main())
 
 
+@pytest.mark.parametrize(
+    ("host", "is_heard"),
+    [
+        ("fe80::7", True),
+        ("fe80::7%eth0", True),
+        ("2001:db8::7", False),
+        ("::1", False),
+        ("::ffff:192.168.1.7", True),
+        ("::ffff:192.168.2.7", False),
+    ],
+)
+def test_by_ipv6_those_are_heard_whom_no_router_passes_on(host: str, is_heard: bool) -> None:
+    heard = list[bytes]()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+            heard.append(data)
+
+    async def main() -> None:
+        counters = Counter[str]()
+        link = LinkFilter(Listener(), counters, lambda: [IPv4Network("192.168.1.0/24")])
+        link.datagram_received(b"said", (host, 5353, 0, 2))  # type: ignore[arg-type]
+        assert heard == ([b"said"] if is_heard else [])
+        assert counters["off-link"] == (not is_heard)
+
+    clock.run(main())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [None, NETWORK])
 def test_peer_is_found_by_mdns(network: PrivateNetwork | None) -> None:

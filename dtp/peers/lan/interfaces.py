@@ -135,6 +135,12 @@ def own_ipv6() -> Ipv6Addresses:
     return list_ipv6(_read_table_of_ipv6())
 
 
+def own_links(names: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the IPv6 address of its link (fe80::) of each interface that has one, by its name; with `names` only of
+    those."""
+    return {name: ip for name, ip in own_ipv6().of_links.items() if not names or name in names}
+
+
 def has_address(host: str) -> bool:
     """True if an IP address, with or without a zone, is one of this machine's."""
     ip = ipaddress.ip_address(host.partition("%")[0])

@@ -19,7 +19,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
-from dtp.peers.lan.interfaces import own_addresses
+from dtp.peers.lan.interfaces import own_addresses, own_links
 from dtp.peers.lan.on_link import LinkFilter, ListNetworks, own_networks
 from dtp.peers.private import NONCE_SIZE, NotOfNetwork, PrivateNetwork
 from dtp.peers.record import PeerRecord, PeerRecordError
@@ -67,8 +67,8 @@ class Mdns:
         interfaces: tuple[str, ...] = (),
         list_networks: ListNetworks = own_networks,
     ) -> None:
-        """`interfaces` are names; by default all that have an IPv4 address. Datagrams from outside `list_networks`
-        are ignored. Raise `MdnsMissing`.
+        """`interfaces` are names; by default all that have an IPv4 address, or an IPv6 address of their link.
+        Datagrams from outside `list_networks` are ignored. Raise `MdnsMissing`.
         """
         try:
             import zeroconf.asyncio  # noqa: F401  # raised here, before anything is open
@@ -94,7 +94,11 @@ class Mdns:
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
         ips = sorted(set(own_addresses(self._interfaces).values()))
-        self._zeroconf = AsyncZeroconf(interfaces=ips or ["127.0.0.1"], ip_version=IPVersion.V4Only)
+        links = sorted(set(own_links(self._interfaces).values()))
+        self._zeroconf = AsyncZeroconf(
+            interfaces=[*ips, *links] or ["127.0.0.1"],
+            ip_version=IPVersion.All if links else IPVersion.V4Only,  # the system may have no IPv6
+        )
         await self._zeroconf.zeroconf.async_wait_for_start()
         for reader in self._zeroconf.zeroconf.engine.readers:
             listener = cast(asyncio.DatagramProtocol, reader.transport.get_protocol())
@@ -122,7 +126,10 @@ class Mdns:
         info = AsyncServiceInfo(
             TYPE,
             f"{self._name}.{TYPE}",
-            addresses=[socket.inet_aton(each) for each in own_addresses(self._interfaces).values()],
+            addresses=[
+                *(socket.inet_aton(each) for each in own_addresses(self._interfaces).values()),
+                *(socket.inet_pton(socket.AF_INET6, each) for each in own_links(self._interfaces).values()),
+            ],
             port=next((each for each in ports if each), 9),
             properties=self._encode_properties(record),
             server=f"{self._name}.local.",

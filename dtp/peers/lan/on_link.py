@@ -59,7 +59,11 @@ class LinkFilter(asyncio.DatagramProtocol):
         self._listener.connection_lost(exc)
 
     def _is_on_link(self, host: str) -> bool:
-        address = ipaddress.IPv4Address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address):
+            if address.ipv4_mapped is None:
+                return address.is_link_local  # no router passes it on
+            address = address.ipv4_mapped  # it came by a socket for both
         if any(address in each for each in self._networks):
             return True
         now = asyncio.get_running_loop().time()

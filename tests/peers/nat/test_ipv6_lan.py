@@ -33,6 +33,43 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home), "DTP_DISCOVER": "lan"}
 
 
+#: Prints where a peer is, as mDNS says.
+FIND = """
+import asyncio, sys
+from dtp.identity import PeerId
+from dtp.peers.book import PeerBook
+from dtp.peers.lan.mdns import Mdns
+
+async def main():
+    async with Mdns(PeerBook()) as mdns, asyncio.timeout(30):
+        while (found := await mdns.find_record(PeerId.parse(sys.argv[1]))) is None:
+            pass
+        print(*found.addresses)
+
+asyncio.run(main())
+"""
+
+
+def test_a_node_is_found_by_mdns(tmp_path: Path) -> None:
+    pytest.importorskip("zeroconf", reason="zeroconf is needed: pip install 'dtp-sockets[lan]'")
+    with lan("a", "b", has_ipv4=False) as place:
+        ends = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment(tmp_path / "a")}
+        node = place.start("a", *DTP, "node", "--discover", "mdns", "--until-eof", **ends)
+        assert node.stdout is not None
+        assert node.stdin is not None
+        peer = node.stdout.readline().partition("://")[2].partition("@")[0]
+        found = subprocess.run(
+            place.command("b", sys.executable, "-c", FIND, peer),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert found.stdout.startswith("tcp://[fe80::1]:"), found.stderr
+        node.stdin.close()
+        assert node.wait(PATIENCE) == 0
+
+
 @pytest.mark.parametrize(
     "serve", [("node",), ("serve", "--listen", "tcp://[::]:0"), ("node", "--network-file")]
 )
