@@ -14,6 +14,7 @@ from lark.lark import PostLex
 
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.grammar import GRAMMAR
+from dtp.graph.query.tables import OPTIONS, load_parser
 
 #: What begins a clause that writes, or another that isn't there.
 _WRITES: Final = ("CREATE", "MERGE", "SET", "DELETE", "DETACH", "REMOVE", "FOREACH")
@@ -66,17 +67,15 @@ def _is_projection(last: list[str]) -> bool:
     return before != "LPAR" or called in _NAMES or called == "COUNT"
 
 
-@lru_cache(maxsize=2)
-def parser(start: str = "start") -> Lark:
-    """Return the parser of queries, or of another rule of the grammar."""
-    return Lark(
-        GRAMMAR,
-        parser="lalr",
-        maybe_placeholders=False,
-        propagate_positions=True,
-        postlex=_Marks(),
-        start=start,
-    )
+def make_parser(start: str = "start") -> Lark:
+    """Return a parser of queries, or of another rule of the grammar, that is made from the grammar."""
+    return Lark(GRAMMAR, postlex=_Marks(), start=start, **OPTIONS)
+
+
+@lru_cache(maxsize=1)
+def parser() -> Lark:
+    """Return the parser of queries."""
+    return load_parser(_Marks()) or make_parser()
 
 
 @lru_cache(maxsize=256)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lark import Tree
+from lark import Lark, Tree
 from lark.exceptions import LarkError
 
 from dtp.crdt import Node, Replica
@@ -21,7 +22,7 @@ from dtp.graph.query.budget import Meter, QueryBudget
 from dtp.graph.query.compiling.expressions import Expressions
 from dtp.graph.query.compiling.syntax import child_trees, label_names, name_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
-from dtp.graph.query.parsing import parser
+from dtp.graph.query.parsing import make_parser
 from dtp.graph.query.run import Queries
 from dtp.graph.query.values import semantics
 
@@ -118,6 +119,11 @@ def scenarios(folder: Path) -> Iterator[Scenario]:
 # ---- setting up ----------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
+def _pattern_parser() -> Lark:
+    return make_parser("patterns")
+
+
 class _Builder:
     """Nodes and relationships that CREATE makes."""
 
@@ -132,7 +138,7 @@ class _Builder:
         before, *patterns = re.split(r"(?:^|(?<=\s))CREATE\b", text.strip().rstrip(";"))
         try:
             rows = Queries(self._replica).run(f"{before} RETURN *", {}) if before.strip() else [{}]
-            read = [(pattern, parser("patterns").parse(pattern)) for pattern in patterns]
+            read = [(pattern, _pattern_parser().parse(pattern)) for pattern in patterns]
         except (LarkError, QueryError) as error:
             raise OutsideError("it is set up by more than CREATE") from error
         for row in rows:
