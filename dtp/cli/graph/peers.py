@@ -156,7 +156,7 @@ def import_graph(opened: GraphOpener, source: str, as_text: bool, form: str | No
     if as_text and source == "-":  # what comes here can't be read by the program that has the graph
 
         async def read(graph: Graph) -> dict[str, Any]:
-            return await import_lines(graph, click.get_text_stream("stdin", "ascii", "replace"))
+            return await import_lines(graph, click.open_file(source, encoding="ascii", errors="replace"))
 
         found = opened.run_work(read, taking=True)
     else:
